@@ -288,6 +288,7 @@ STATED: dict[str, type[msgspec.Struct]] = {
     "The file": _stated.File,
     "service": _stated.Service,
     "service proxy": _stated.Proxy,
+    "login": _stated.LoginOf,
     "resource": _stated.Resource,
     "grant": _stated.StatedGrant,
     "grant tasks": _stated.Tasks,

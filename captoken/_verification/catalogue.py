@@ -264,9 +264,9 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "client_assertion is missing: this service takes no client secret",
         ),
         "invalid_grant": (
-            "The assertion is refused, was used before, or belongs to a login that ended. Or the "
-            "caller cannot join that task.",
-            "Get a fresh assertion, made for this issuer. The message says which rule it breaks.",
+            "The assertion, code or refresh token is refused, was used before, or belongs to a "
+            "login that ended. Or the caller cannot join that task.",
+            "Get a fresh one, made for this issuer. The message says which rule it breaks.",
             "the assertion is refused: its signature does not hold",
         ),
         "unauthorized_client": (
@@ -275,8 +275,9 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "no grant is for this caller",
         ),
         "unsupported_grant_type": (
-            "The issuer accepts only token exchange, jwt-bearer and client_credentials.",
-            "Use one of the three.",
+            "The issuer accepts only token exchange, jwt-bearer and client_credentials; and codes "
+            "and refresh tokens if its policy has a login.",
+            "Use one of these.",
             "this service does not take that grant_type",
         ),
         "invalid_scope": (
@@ -317,9 +318,16 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "Wait as long as `Retry-After` says. `per_minute` in the policy says how often.",
             "you have sent too many requests: wait",
         ),
+        "expired_token": (
+            "Nobody logged in at the identity provider in time.",
+            "Start the login again, and log in within five minutes.",
+            "nobody has logged in, and it took too long",
+        ),
         "unsupported_response_type": (
-            "A browser was sent to the issuer's login address, but the issuer has no login.",
-            "Log in at the identity provider, and show its ID token at the token endpoint.",
+            "A browser was sent to the issuer's login address, but the issuer has no login, or the "
+            "client asks for something other than a code.",
+            "Write `[login]` into the policy. Or log in at the identity provider, and show its ID "
+            "token at the token endpoint.",
             "this service has no login: send an assertion to the token endpoint",
         ),
     },

@@ -5,7 +5,8 @@
     POST  /logout/backchannel                       a login has ended (OpenID Connect)
     POST  /signals                                  a security event (RFC 8935)
     POST  /.well-known/captoken/3p                  whether a task is alive, for its lease
-    GET   /authorize                                there is no login here
+    GET   /authorize                                what an application may do for a person
+    GET   /grants                                   what it does, with a button that ends it
     GET   /health                                   200 if it can start tasks, else 503
 
 1. A secret alone starts nothing: the client shows an assertion that somebody else signed, or a
@@ -16,6 +17,9 @@
 4. A response tells the client only about its own mistakes. Everything else goes to the log.
 5. Everything that is read is bounded, and nothing that was received is logged.
 6. Each identity has its own rate limit and its own part of the registry. So it cannot delay others.
+
+People log in only where the policy has a table `[login]`: see `_issuance.logins`. Else `/authorize`
+says that there is no login.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ from captoken.adapters._http.exchange import (
 )
 from captoken.adapters._issuance.answers import SLOW_DOWN, failed, form, json, unavailable
 from captoken.adapters._issuance.certificates import by_certificate
+from captoken.adapters._issuance.codes import Codes
 from captoken.adapters._issuance.ends import Ends, Leases
 from captoken.adapters._issuance.form import (
     ACCESS_TOKEN,
@@ -56,7 +61,9 @@ from captoken.adapters._issuance.form import (
     Request,
     Shown,
     read,
+    read_code,
 )
+from captoken.adapters._issuance.logins import Logins
 from captoken.adapters._issuance.metadata import PATH as METADATA
 from captoken.adapters._issuance.metadata import metadata
 from captoken.adapters._issuance.rates import Rates, seconds_for
@@ -70,12 +77,13 @@ from captoken.control import Operator
 from captoken.discharge import Allow
 from captoken.issuance.certificates import SCHEME
 from captoken.issuance.desk import UNWANTED, Plan
+from captoken.issuance.documents import Documents
 from captoken.issuance.dpop import Proven, proven_key
 from captoken.issuance.identity import Identity, identify, open_assertion
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.minting import ROOT, TOKEN_SET, Ask, granted_keywords, tokens_of
 from captoken.issuance.policy import Policy
-from captoken.issuance.registry import Registry, Seen, StartedTask
+from captoken.issuance.registry import LoginRegistry, Registry, Seen, StartedTask
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import DischargerKey
 
@@ -114,6 +122,8 @@ class IssuanceService:
     It is awaited with the text of that, or with a certificate in PEM. Unless it says True, in five
     seconds, no task starts.
     `keys`: the keys of providers; made for the policy unless given.
+    `documents`: those of applications that people log in with; fetched unless given.
+    `is_trial`: says on every page that anybody can log in as anybody.
     """
 
     def __init__(
@@ -127,6 +137,8 @@ class IssuanceService:
         trail: AuditTrail | TrailKept | None = None,
         reviews: Mapping[str, Review] | None = None,
         keys: ProviderKeys | None = None,
+        documents: Documents | None = None,
+        is_trial: bool = False,
         clock: Clock = time,
     ) -> None:
         """Raises IssuanceError, `policy`, for a policy with leases without `lease`.
@@ -157,6 +169,23 @@ class IssuanceService:
             ("GET", "/health"): self._health,
         }
 
+        # A registry of the embedder's own need not keep who logs in.
+        self._logins: Logins | None = None
+        self._codes: Codes | None = None
+        if hasattr(registry, "turn_login"):
+            kept: LoginRegistry = registry  # type: ignore[assignment]
+            found = Documents() if documents is None else documents
+            self._logins = Logins(self._stands, kept, self._ends, clock, found, is_trial)
+            self._codes = Codes(
+                kept, self._ends, self._rates, self._records, clock, self._entered
+            )
+        self._check_login(policy)
+
+    def _check_login(self, policy: Policy) -> None:
+        """Raise IssuanceError for a policy with a login, where the registry keeps none."""
+        if policy.login is not None and self._logins is None:
+            raise IssuanceError("the policy has a login, and the registry keeps none", "policy")
+
     def _stands(self) -> Standing:
         return self._standing
 
@@ -172,6 +201,7 @@ class IssuanceService:
             try:
                 setup = await asyncio.to_thread(checked, load, before.policy, self._clock)
                 self._reviews.check_names(setup.policy.providers)
+                self._check_login(setup.policy)
                 keys = before.keys.reloaded(setup.policy)
                 after = Standing(setup.policy, setup.keyring, keys, self._lease, self._clock)
                 await after.name_in(self._registry)
@@ -198,7 +228,12 @@ class IssuanceService:
         standing = self._standing
         try:
             body = await form(scope, receive)
-            request = read(body, values_of(scope["headers"], b"authorization"))
+            authorization = values_of(scope["headers"], b"authorization")
+            coded = read_code(body, authorization) if standing.policy.login is not None else None
+            if coded is not None and self._codes is not None:
+                await standing.name_in(self._registry)
+                return json(200, await self._codes.exchanged(coded, standing))
+            request = read(body, authorization)
             return json(200, await self._exchanged(scope, request, standing))
         except StoreError as error:
             _log.error("no task is started: %s", error)
@@ -206,7 +241,7 @@ class IssuanceService:
         except IssuanceError as error:
             _log.info("no task is started: %s %s", escape(str(error)), escape(error.why))
             if error.code == UNWANTED:
-                code = _UNWANTED[request.grant_type] if request is not None else "invalid_request"
+                code = _UNWANTED[request.grant_type] if request is not None else "invalid_grant"
                 error = IssuanceError(str(error), code)
             return failed(error, seconds_for(standing.policy.per_minute))
 
@@ -271,6 +306,10 @@ class IssuanceService:
             used = Seen(proven.digest, None, proven.until, proven.issued_at)
             entry = structs.replace(plan.entry, seen=(*plan.entry.seen, used))
             plan = structs.replace(plan, entry=entry)
+        return await self._entered(standing, asking, plan)
+
+    async def _entered(self, standing: Standing, asking: Asking, plan: Plan) -> dict[str, Any]:
+        """What the answer says, once the entry is written. Raises IssuanceError, StoreError."""
         task = await asyncio.to_thread(self._registry.enter, plan.entry)
         root = standing.desk.mint(plan, task)
         answer = self._answer(asking.ask, plan, task, root, asking.at)
@@ -313,7 +352,9 @@ class IssuanceService:
 
         A leased root comes with its first discharge, and lives as long as that.
         """
-        life = MOST_PRESENTED
+        # What is counted comes once, and so for as long as the policy gives it.
+        is_once = plan.ask.by_login and plan.grant.counts
+        life = plan.grant.expires_in if is_once else MOST_PRESENTED
         if plan.grant.lease and self._leases is not None:
             life = min(life, plan.grant.lease)
             for ticket in root.needs:
@@ -365,11 +406,14 @@ class IssuanceService:
             return await self._leases(scope, receive, send)
 
         problem: Exception | None = None
-        handler = self._routes.get((scope["method"], path))
+        routes = self._routes
+        if self._logins is not None and self._standing.policy.login is not None:
+            routes = {**routes, **self._logins.routes}
+        handler = routes.get((scope["method"], path))
         try:
             check_head(scope)
             if handler is None:
-                known = any(path == other for _, other in self._routes)
+                known = any(path == other for _, other in routes)
                 response = json(405 if known else 404, {"error": "not_found"})
             else:
                 response = await handler(scope, receive)
@@ -394,6 +438,8 @@ class IssuanceService:
             await self._standing.keys.start()
             await send({"type": "lifespan.startup.complete"})
         await self._ends.publisher.close()
+        if self._logins is not None:
+            await self._logins.close()
         await self._standing.keys.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -485,7 +531,8 @@ def _client(
     if request.client_secret is not None:
         known = policy.clients.get(request.client_id or "")
         digest = primitives.sha256(request.client_secret.encode()).hex()
-        good = known is not None and hmac.compare_digest(known.secret_sha256, digest)
+        secret = None if known is None else known.secret_sha256
+        good = secret is not None and hmac.compare_digest(secret, digest)
         if not good or subject is None or subject.kind != "id-jag":
             raise IssuanceError("this service does not know the client", "invalid_client")
         return request.client_id

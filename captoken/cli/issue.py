@@ -17,6 +17,7 @@ from captoken.cli.groups import InOrder
 from captoken.cli.operate import operators
 from captoken.cli.options import clock, json_option, now_option, seconds
 from captoken.cli.output import ToStderr, answer, say_json, tell
+from captoken.cli.postgres import connected, needing
 from captoken.cli.values import DURATION, FILE, OBJECT
 from captoken.keys.secret import AuditKey, DischargerKey, OperatorKey
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from captoken.issuance.desk import Desk
     from captoken.issuance.identity import Identity
     from captoken.issuance.policy import Policy
+    from captoken.issuance.registry.postgres import PostgresRegistry
+    from captoken.issuance.registry.sqlite import SQLiteRegistry
 
 
 @click.group(cls=InOrder)
@@ -76,6 +79,11 @@ def check(policy: str, as_json: bool) -> int:
     metavar="JSON",
     help="The claims of the workload that acts, in the same form.",
 )
+@click.option(
+    "--client",
+    metavar="ID",
+    help="The application that the subject logs in with: the address of its document, or a name.",
+)
 @click.option("--grant", metavar="NAME", help="The grant to ask for.")
 @click.option(
     "--resource",
@@ -95,6 +103,7 @@ def explain(
     policy: str,
     subject: dict[str, Any] | None,
     actor: dict[str, Any] | None,
+    client: str | None,
     grant: str | None,
     resource: str | None,
     agent: str | None,
@@ -118,13 +127,15 @@ def explain(
     desk = _desk(loaded, now)
     starts = _imagined(loaded, subject, "--subject")
     acts = _imagined(loaded, actor, "--actor")
-    fits = {fit.grant.name: fit.misses for fit in desk.fits(starts, acts)}
+    fits = {fit.grant.name: fit.misses for fit in desk.fits(starts, acts, client)}
     asked = Ask(
         grant=grant,
         resources=() if resource is None else (resource,),
         agent=agent,
         keywords=ask or {},
         held=True,
+        client=client,
+        by_login=client is not None,
     )
     try:
         gives, refused = _given(desk, asked, starts, acts), None
@@ -184,20 +195,24 @@ def _explained(
 
 
 @issue.command()
-@_policy
+@click.argument("policy", type=FILE, metavar="POLICY.toml", required=False)
+@click.option(
+    "--try",
+    "is_trial",
+    is_flag=True,
+    help="Try a login: a provider with two people, and an MCP server at /mcp. Needs no file.",
+)
 @click.option(
     "--keyring",
     type=FILE,
     metavar="FILE",
-    required=True,
     help="The file of root keys. Give servers only their own: `captoken keygen audience`.",
 )
 @click.option(
     "--registry",
     type=FILE,
     metavar="FILE.db",
-    required=True,
-    help="The SQLite file that stores the tasks.",
+    help="The SQLite file that stores the tasks, or a database: postgresql://…",
 )
 @click.option("--create", is_flag=True, help="Create the registry, which must not exist yet.")
 @click.option(
@@ -242,9 +257,10 @@ def _explained(
 @click.option("--port", default=8700, show_default=True, metavar="NUMBER", type=int)
 @json_option
 def serve(
-    policy: str,
-    keyring: str,
-    registry: str,
+    policy: str | None,
+    is_trial: bool,
+    keyring: str | None,
+    registry: str | None,
     create: bool,
     lease: str | None,
     operator: str | None,
@@ -264,6 +280,8 @@ def serve(
     captoken issue serve policy.toml --keyring keyring.json --registry tasks.db \\
         --lease lease.json --create
 
+    Or try a login first: captoken issue serve --try
+
     It speaks plain HTTP, so put a proxy with TLS in front of it. Without --operator, the end of a
     login stops only the leases of its tasks. With --trail, a token that cannot be recorded is not
     issued: see `captoken audit log`. Needs uvicorn. With --json, it writes one object when it
@@ -273,10 +291,13 @@ def serve(
     on SIGHUP. If a new file does not load or fails its own tests, the service keeps the old one,
     and logs why. On SIGHUP, a trail that was moved goes on in a new file.
     """
-    if (operator is None) != (overlay is None):
-        raise click.UsageError("--operator and --overlay go together")
-    if trail is None and trail_key is not None:
-        raise click.UsageError("--trail-key goes with --trail")
+    if is_trial:
+        if policy is not None or keyring is not None or registry is not None:
+            raise click.UsageError("--try keeps everything in memory: give it no file")
+        return _serve_trial(host, port, as_json)
+    if policy is None or keyring is None or registry is None:
+        raise click.UsageError("it needs POLICY.toml, --keyring and --registry; or --try alone")
+    _check_together(operator, overlay, trail, trail_key)
     try:
         import uvicorn
     except ImportError:
@@ -285,13 +306,12 @@ def serve(
     from captoken.cli.reloading import Reloading, Watched  # which needs asyncio
     from captoken.issuance.identity import names_of
     from captoken.issuance.policy import read
-    from captoken.issuance.registry.sqlite import SQLiteRegistry
 
     watched = Watched([policy, keyring, *([] if operator is None else [operator])])
     loaded = _loaded(policy)
     keys = files.keyring(keyring)
     leasing = None if lease is None else files.key(DischargerKey, lease)
-    opened = SQLiteRegistry.create(registry) if create else SQLiteRegistry(registry)
+    opened = _registry(registry, create)
     opened.keep_names(names_of(loaded))
     with ExitStack() as stack:
         ends = None
@@ -324,17 +344,74 @@ def serve(
             tell(f"{loaded.origin} is served at http://{host}:{port}: Ctrl-C ends that")
 
         _log_to_stderr()
-        config = uvicorn.Config(
-            reloading,
-            host=host,
-            port=port,
-            log_config=None,
-            log_level="warning",
-            server_header=False,
-            # A proxy is known by its own address, and not by one that it tells.
-            proxy_headers=False,
-        )
-        serving.run(uvicorn.Server(config), begin=announce, reload=reloading.tell)
+        server = uvicorn.Server(_config(reloading, host, port))
+        serving.run(server, begin=announce, reload=reloading.tell)
+
+
+def _check_together(
+    operator: str | None,
+    overlay: str | None,
+    trail: str | None,
+    trail_key: str | None,
+) -> None:
+    """Raise UsageError for an option without the one that it needs."""
+    if (operator is None) != (overlay is None):
+        raise click.UsageError("--operator and --overlay go together")
+    if trail is None and trail_key is not None:
+        raise click.UsageError("--trail-key goes with --trail")
+
+
+def _config(app: Any, host: str, port: int) -> Any:
+    """How an application is served. A proxy is known by its address, and not by one it tells."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+    )
+
+
+def _registry(place: str, create: bool) -> SQLiteRegistry | PostgresRegistry:
+    """The registry in a file, or in a database."""
+    if place.startswith(("postgresql://", "postgres://")):
+        with needing("postgres"):
+            from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
+            from captoken.stores.postgres import create_tables
+        if not create:
+            return PostgresRegistry(place)
+        with connected(place) as connection:
+            create_tables(connection, tables=WITH_REGISTRY)
+        return PostgresRegistry.create(place)
+    from captoken.issuance.registry.sqlite import SQLiteRegistry
+
+    return SQLiteRegistry.create(place) if create else SQLiteRegistry(place)
+
+
+def _serve_trial(host: str, port: int, as_json: bool) -> None:
+    """A login to try, on this computer alone."""
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        raise click.UsageError("--try is for this computer alone: leave --host out")
+    try:
+        import uvicorn
+    except ImportError:
+        raise click.ClickException("serve needs uvicorn: pip install uvicorn") from None
+    from captoken.cli.trial.command import Trial
+
+    origin = f"http://127.0.0.1:{port}"
+
+    def announce() -> None:
+        if as_json:
+            say_json({"mcp": f"{origin}/mcp", "client": "inspector"}, indent=None)
+        tell(f"A trial: an MCP server is at {origin}/mcp, and a login at {origin}")
+        tell("Anybody on this computer can log in as anybody. Ctrl-C ends it, and forgets all")
+
+    _log_to_stderr()
+    serving.run(uvicorn.Server(_config(Trial(origin), "127.0.0.1", port)), begin=announce)
 
 
 def _log_to_stderr() -> None:

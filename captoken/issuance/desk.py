@@ -27,6 +27,7 @@ from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import IssuanceError
+from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._writing.token import Token
 from captoken._writing.token_set import MOST_SERVERS, TokenSet, at_each
@@ -85,20 +86,30 @@ class Desk:
 
     # --- which grant ---
 
-    def fits(self, subject: Identity | None, actor: Identity | None) -> Iterator[Fit]:
-        """Each grant of the policy, and why it does not fit who asks."""
+    def fits(
+        self,
+        subject: Identity | None,
+        actor: Identity | None,
+        application: str | None = None,
+    ) -> Iterator[Fit]:
+        """Each grant of the policy, and why it does not fit who asks.
+
+        `application`: what the subject has logged in with, if that was here.
+        """
         for grant in self.policy.grants.values():
-            yield Fit(grant, _misses(grant, subject, actor))
+            yield Fit(grant, _misses(grant, subject, actor, application))
 
     def chosen(self, ask: Ask, subject: Identity | None, actor: Identity | None) -> PolicyGrant:
         """The one grant. Raises IssuanceError where it is none, or one of several.
 
         Who does not fit is told no more than that: what a policy asks for is nobody's business.
         """
+        application = ask.client if ask.by_login else None
         if ask.grant is not None:
-            return self._named(ask.grant, subject, actor)
+            return self._named(ask.grant, subject, actor, application)
 
-        fitting = [fit.grant for fit in self.fits(subject, actor) if fit.misses is None]
+        found = self.fits(subject, actor, application)
+        fitting = [fit.grant for fit in found if fit.misses is None]
         if not fitting:
             raise IssuanceError("no grant is for this caller", UNWANTED, "no grant fits")
         if len(fitting) > 1:
@@ -114,12 +125,13 @@ class Desk:
         name: str,
         subject: Identity | None,
         actor: Identity | None,
+        application: str | None,
     ) -> PolicyGrant:
         """The grant of that name. Raises IssuanceError where there is none, or it does not fit."""
         grant = self.policy.grants.get(name)
         if grant is None:
             raise IssuanceError("there is no such grant", "invalid_scope")
-        misses = _misses(grant, subject, actor)
+        misses = _misses(grant, subject, actor, application)
         if misses is not None:
             raise IssuanceError("the grant is not for this caller", UNWANTED, misses)
         return grant
@@ -140,7 +152,7 @@ class Desk:
             raise IssuanceError("nothing says who asks: send an assertion", "invalid_request")
 
         grant = self.chosen(ask, subject, actor)
-        name = self._subject(starts)
+        name = self.name_of(starts)
         agent = _one_of(ask.agent, grant.agents, "agent", "invalid_request")
         audiences = self._audiences(ask, grant)
         _check_key(ask, grant)
@@ -156,14 +168,15 @@ class Desk:
             within=within,
             counted=grant.counts,
             subject=name,
-            actor=_called(acts_for) if acts_for is not None else None,
+            actor=_acting(ask, acts_for),
             provider=starts.provider,
             session=starts.session,
             issued_at=starts.issued_at,
             deadline=now + grant.task_max,
             most_live=grant.tasks.live,
             most_per_day=grant.tasks.per_day,
-            seen=_seen(ask, starts, actor),
+            # A code and a refresh token are good once by themselves.
+            seen=() if ask.by_login else _seen(ask, starts, actor),
         )
         order = Order(
             grant=grant,
@@ -188,7 +201,7 @@ class Desk:
             return at_each(root, lambda _, token: ended(token, task.deadline))
         return ended(root, task.deadline)
 
-    def _subject(self, starts: Identity) -> str:
+    def name_of(self, starts: Identity) -> str:
         """What the subject is called. Raises IssuanceError where its claims give no name."""
         template = self.policy.subjects[starts.provider]
         try:
@@ -297,11 +310,21 @@ def _check_set(ask: Ask, grant: PolicyGrant) -> None:
 # --- parts of a plan ------------------------------------------------------------------------------
 
 
-def _misses(grant: PolicyGrant, subject: Identity | None, actor: Identity | None) -> str | None:
+def _misses(
+    grant: PolicyGrant,
+    subject: Identity | None,
+    actor: Identity | None,
+    application: str | None,
+) -> str | None:
     """Why a grant does not fit who asks; None if it does.
 
-    An actor that the grant does not ask for does not fit: who sends one expects that it counts.
+    An actor that the grant does not ask for does not fit: who sends one expects that it counts. Nor
+    does an application, and what is for applications fits nobody without one.
     """
+    if not grant.takes(application):
+        if application is None:
+            return f"it is for people who log in with {', '.join(grant.clients)}"
+        return f"it is not for people who log in with {shown(application)}"
     first, *second = grant.parties
     if second:
         if subject is None or actor is None:
@@ -343,6 +366,13 @@ def _check_key(ask: Ask, grant: PolicyGrant) -> None:
             f"a token that is bound, or needs an approval, comes as requested_token_type {ROOT}",
             "invalid_request",
         )
+
+
+def _acting(ask: Ask, actor: Identity | None) -> str | None:
+    """Who acts for the subject, as the registry compares it: a workload, or an application."""
+    if ask.by_login:
+        return f"application {ask.client}"
+    return None if actor is None else _called(actor)
 
 
 def _called(identity: Identity) -> str:
@@ -406,8 +436,11 @@ def _failure(desk: Desk, test: Test, now: int) -> str | None:
         grant=test.grant,
         resources=() if test.resource is None else (test.resource,),
         keywords=test.ask,
-        key=key,
+        # What is for applications is never bound.
+        key=key if test.client is None else None,
         held=True,
+        client=test.client,
+        by_login=test.client is not None,
     )
     try:
         grant = desk.chosen(ask, subject, actor)

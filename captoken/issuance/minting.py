@@ -72,6 +72,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     # Whoever authenticated as a client, if that is somebody else than subject and actor.
     client: str | None = None
 
+    # Did a person log in here and allow it? Then the client is the application that she did it
+    # with, and the keywords are what she ticked.
+    by_login: bool = False
+
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a root is made of."""
@@ -107,6 +111,9 @@ class Minter(NamedTuple):
             "policy:grant": grant.name,
             "policy:hash": self.policy.digest,
         }
+        # So no other link 1 passes for a person's own words.
+        if ask.by_login:
+            said["login:flow"] = "consent"
         who: dict[str, Any] = {
             "subject": entry.subject,
             "agent": order.agent,

@@ -599,7 +599,6 @@ class _Asked:
             **self.overlay(),
             **({"max_age": self.vector["max_age"]} if "max_age" in self.vector else {}),
             **({"vocabulary": self.vocabulary} if "own" in self.vector else {}),
-            **({"context": lambda _: facts["context"]} if "context" in facts else {}),
             clock=lambda: self.now,
         )
 

@@ -12,6 +12,7 @@ refused: a parameter twice, two actors, a secret. RFC 6749, 7521, 7523, 8693, 87
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,10 @@ EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 CLIENT_CREDENTIALS = "client_credentials"
 GRANT_TYPES = (EXCHANGE, JWT_BEARER, CLIENT_CREDENTIALS)
+
+# Those of applications that people log in with (RFC 6749, 4.1.3 and 6).
+CODE = "authorization_code"
+REFRESH = "refresh_token"
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105, the name of a type
 
@@ -85,6 +90,24 @@ _KNOWN = frozenset(
         "client_secret",
     )
 )
+
+
+# What an application sends, by what it shows: where that stands.
+_SHOWN = {CODE: "code", REFRESH: "refresh_token"}
+_OF_CODES = frozenset(
+    (
+        "grant_type",
+        "code",
+        "refresh_token",
+        "redirect_uri",
+        "code_verifier",
+        "client_id",
+        "client_secret",
+        "client_assertion",
+        "scope",
+    )
+)
+_verifier = re.compile(r"[A-Za-z0-9._~-]{43,128}").fullmatch
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -152,6 +175,62 @@ def read(body: bytes, authorization: Sequence[bytes]) -> Request:
     if grant_type == CLIENT_CREDENTIALS:
         return _client_credentials(given, client, ask)
     return _jwt_bearer(given, client, ask)
+
+
+class CodeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What an application shows for what a person has let it do. Nothing of it is believed."""
+
+    grant_type: str
+
+    # A code, or a refresh token.
+    text: str
+    client_id: str
+
+    # Of a code.
+    redirect: str | None
+    verifier: str | None
+    scope: str | None
+    resources: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Without what it shows."""
+        return f"<CodeRequest {self.grant_type}>"
+
+
+def read_code(body: bytes, authorization: Sequence[bytes]) -> CodeRequest | None:
+    """Read a form of an application; None for one of another kind. Raises IssuanceError.
+
+    The application has no secret, and sends none: what it shows is bound to it in other ways.
+    """
+    pairs = _pairs(body)
+    kinds = [value for name, value in pairs if name == "grant_type"]
+    if not kinds or kinds[0] not in _SHOWN:
+        return None
+    given = _parameters(pairs, _OF_CODES)
+    grant_type = given["grant_type"]
+    if authorization or "client_secret" in given or "client_assertion" in given:
+        raise IssuanceError(
+            "this service takes no secret and no assertion with this grant_type: send client_id",
+            "invalid_client",
+        )
+    wanted = [_SHOWN[grant_type], "client_id"]
+    if grant_type == CODE:
+        wanted += ["redirect_uri", "code_verifier"]
+    for name in wanted:
+        if name not in given:
+            raise IssuanceError(f"{name} is missing", "invalid_request")
+    verifier = given.get("code_verifier")
+    if verifier is not None and _verifier(verifier) is None:
+        raise IssuanceError("code_verifier must be 43 to 128 characters", "invalid_request")
+    return CodeRequest(
+        grant_type=grant_type,
+        text=given[_SHOWN[grant_type]],
+        client_id=given["client_id"],
+        redirect=given.get("redirect_uri"),
+        verifier=verifier,
+        scope=given.get("scope"),
+        resources=_targets(pairs),
+    )
 
 
 def _exchange(given: Mapping[str, str], client: Shown | None, ask: Ask) -> Request:

@@ -14,6 +14,7 @@ from captoken._language.caveats import RESERVED
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
 from captoken._writing.token_set import MOST_SERVERS, TokenSet
+from captoken.issuance.applications import is_client_address
 from captoken.issuance.claims import Template
 from captoken.issuance.policy._issuers import fits_a_stranger, issuer_for
 from captoken.issuance.policy._places import at, wrong
@@ -71,6 +72,8 @@ def checked_grant(
     place = f"grant.{name}"
     _check_names(name, stated, file)
     parties = _parties(place, stated, file, subjects)
+    if stated.clients:
+        _check_clients(place, stated, file)
 
     common, servers = _given(place, stated)
     roots = _minted(place, stated, common, servers)
@@ -105,6 +108,7 @@ def checked_grant(
         joins=stated.joins,
         approval=stated.approval,
         shares_keys=stated.keys == "shared",
+        clients=stated.clients,
     )
 
 
@@ -197,6 +201,31 @@ def _party(place: str, stated: Mapping[str, Any] | None, file: File) -> Party | 
         provider=name,
         matchers=matchers(place, provider, claims),
     )
+
+
+def _check_clients(place: str, stated: StatedGrant, file: File) -> None:
+    """Raise IssuanceError for a grant that no application could take, or that one could not use."""
+    login = file.login
+    if login is None:
+        raise wrong(f"{place}: clients needs a table [login], which says where people log in")
+    if (stated.subject or {}).get("provider") != login.provider or stated.actor is not None:
+        raise wrong(
+            f"{place}: with clients, the subject is of provider {login.provider}, where people log "
+            "in, and there is no actor"
+        )
+    if stated.bound or stated.approval is not None or stated.keys == "shared":
+        raise wrong(
+            f"{place}: an application gets a text for one server, so with clients there is no "
+            "bound, no approval, and no shared keys"
+        )
+    for client in stated.clients:
+        known = file.client.get(client)
+        is_named = known is not None and known.redirects
+        if client != "*" and not is_named and not is_client_address(client):
+            raise wrong(
+                f"{place}: clients has {client!r}: write the address of an application's document, "
+                'a client of this file that has redirects, or "*"'
+            )
 
 
 # --- what it gives --------------------------------------------------------------------------------

@@ -66,6 +66,13 @@ def subjects(file: File) -> Iterator[tuple[str, Template]]:
             names.name(name, "provider")
         _check_issuer(place, provider)
         _check_numbers(place, provider)
+        if isinstance(provider, Oidc):
+            # Where people log in here, nobody else need show its ID tokens.
+            has_login = file.login is not None and file.login.provider == name
+            if provider.max_login_age < 1 or not (provider.client_ids or has_login):
+                raise wrong(
+                    f"{place}: an oidc provider has client_ids, and a max_login_age of 1 or more",
+                )
         if provider.subject is None:
             continue
 
@@ -188,13 +195,6 @@ def _check_numbers(place: str, provider: Provider) -> None:
     known = signed_xml.XML_ALGORITHMS if isinstance(provider, Saml) else ALGORITHMS
     if not provider.algorithms or set(provider.algorithms) - set(known):
         raise wrong(f"{place}: algorithms are among {', '.join(known)}")
-
-    if not isinstance(provider, Oidc):
-        return
-    if provider.max_login_age < 1 or not provider.client_ids:
-        raise wrong(
-            f"{place}: an oidc provider has client_ids, and a max_login_age of 1 or more",
-        )
 
 
 def _check_saml(place: str, provider: Saml) -> None:

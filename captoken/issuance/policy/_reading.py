@@ -14,11 +14,15 @@ from captoken._format.public_keys import public_bytes
 from captoken._format.shapes import fit, made
 from captoken._format.toml import read_toml
 from captoken._language.access import Access
+from captoken.issuance.applications import check_redirects
 from captoken.issuance.policy._grants import checked_grant
 from captoken.issuance.policy._places import at, check_digest, check_origin, wrong
 from captoken.issuance.policy._providers import required, subjects
 from captoken.issuance.policy._stated import (
+    Client,
     File,
+    LoginOf,
+    Oidc,
     Proxy,
     Service,
     Test,
@@ -56,6 +60,7 @@ def read_policy(text: str | bytes) -> Policy:
         grants=grants,
         tests=file.test,
         digest=digest,
+        login=file.login,
     )
     _check_joins(policy)
     for number, test in enumerate(policy.tests, 1):
@@ -120,7 +125,30 @@ def _check_others(file: File) -> None:
             public_bytes(discharger.public, "public")
         check_origin(discharger.url, f"discharger.{name}.url")
     for name, client in file.client.items():
-        check_digest(client.secret_sha256, f"client.{name}")
+        _check_client(f"client.{name}", client)
+    if file.login is not None:
+        _check_login(file.login, file)
+
+
+def _check_client(place: str, client: Client) -> None:
+    """Raise IssuanceError for a client that nobody could be."""
+    if (client.secret_sha256 is not None) is bool(client.redirects):
+        raise wrong(f"{place}: it has secret_sha256, or redirects, and one of the two")
+    if client.secret_sha256 is not None:
+        check_digest(client.secret_sha256, place)
+    if client.redirects:
+        with at(f"{place}.redirects"):
+            check_redirects(client.redirects)
+
+
+def _check_login(login: LoginOf, file: File) -> None:
+    """Raise IssuanceError for a login that nobody gets through."""
+    if not isinstance(file.provider.get(login.provider), Oidc):
+        raise wrong("login.provider is a provider of this file of the kind oidc")
+    if not login.client_id:
+        raise wrong("login.client_id is what the provider calls this service")
+    if login.session < 60:
+        raise wrong("login.session is in seconds, 60 or more")
 
 
 # --- what needs the whole policy ------------------------------------------------------------------

@@ -199,10 +199,35 @@ class DischargerOf(_Stated, frozen=True):
     url: str
 
 
-class Client(_Stated, frozen=True):
-    """A client that some libraries insist on giving a secret. It opens nothing by itself."""
+class LoginOf(_Stated, frozen=True):
+    """How people log in here themselves, with applications that know nothing of captoken."""
 
-    secret_sha256: str
+    # The provider where they log in, and what it calls this service.
+    provider: str
+    client_id: str
+
+    # The file of the secret that the provider has given to this service, if it has.
+    secret_file: str | None = None
+
+    # The scopes to ask for besides openid, and the kind of login, as the provider names it.
+    scopes: tuple[str, ...] = ()
+    acr: str | None = None
+
+    # The seconds for which a browser stays logged in here.
+    session: int = 28_800
+
+
+class Client(_Stated, frozen=True):
+    """A client that the policy names: it insists on a secret, or people log in with it.
+
+    A secret opens nothing by itself.
+    """
+
+    secret_sha256: str | None = None
+
+    # Where the browser goes back to, and what people are told that it is called.
+    redirects: tuple[str, ...] = ()
+    name: str | None = None
 
 
 class Tasks(_Stated, frozen=True):
@@ -237,6 +262,10 @@ class StatedGrant(_Stated, frozen=True):
     subject: dict[str, Any] | None = None
     actor: dict[str, Any] | None = None
 
+    # The applications that people may start it with, in place of an actor: addresses of their
+    # documents, names of clients of this file, or "*" for any that has a document.
+    clients: tuple[str, ...] = ()
+
     # Whether the client must prove possession of a key, to which the token is then bound.
     bound: bool = False
 
@@ -267,8 +296,9 @@ class Test(_Stated, frozen=True):
     subject: dict[str, Any] | None = None
     actor: dict[str, Any] | None = None
 
-    # The request.
+    # The request, and the application that it is made with.
     grant: str | None = None
+    client: str | None = None
     resource: str | None = None
     ask: dict[str, Any] = {}
 
@@ -288,4 +318,5 @@ class File(_Stated, frozen=True):
     grant: dict[str, StatedGrant]
     discharger: dict[str, DischargerOf] = {}
     client: dict[str, Client] = {}
+    login: LoginOf | None = None
     test: tuple[Test, ...] = ()

@@ -12,6 +12,7 @@ from captoken.issuance.policy._stated import (
     Approval,
     Client,
     DischargerOf,
+    LoginOf,
     Provider,
     Proxy,
     Resource,
@@ -75,6 +76,15 @@ class PolicyGrant(msgspec.Struct, frozen=True):
     # May one token be for all of its resources?
     shares_keys: bool
 
+    # The applications that people start it with. Empty: it is for whoever shows assertions.
+    clients: tuple[str, ...] = ()
+
+    def takes(self, application: str | None) -> bool:
+        """Is it for people who log in with that application; or, None, for assertions?"""
+        if application is None or not self.clients:
+            return application is None and not self.clients
+        return application in self.clients or ("*" in self.clients and "://" in application)
+
 
 class Policy(msgspec.Struct, frozen=True):
     """A policy that loaded. A value: to change it, load another one."""
@@ -98,6 +108,11 @@ class Policy(msgspec.Struct, frozen=True):
     digest: str
     per_minute: int = PER_MINUTE
     proxy: Proxy | None = None
+    login: LoginOf | None = None
+
+    def names_client(self, application: str) -> bool:
+        """Does a grant name that application itself, and not just any?"""
+        return any(application in grant.clients for grant in self.grants.values())
 
     def resource_of(self, named: str) -> str | None:
         """The resource that a client calls so: its audience, or one of its addresses.

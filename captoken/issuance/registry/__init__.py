@@ -16,7 +16,7 @@ The rules of this package:
 - What is unknown is refused. A registry that was lost and created again refuses all earlier
   assertions: that is its floor.
 - Nothing becomes valid again because something was forgotten, or because a clock was set back.
-- A registry contains digests, names and times, but no assertion, token or key.
+- A registry contains digests, names, claims and times, but no assertion, token or key.
 """
 
 from typing import TYPE_CHECKING
@@ -25,10 +25,13 @@ from captoken._format.lazy import lazily
 from captoken.issuance.registry.ports import (
     Ending,
     Exchange,
+    KeptLogin,
+    LoginRegistry,
     Named,
     Registry,
     Seen,
     StartedTask,
+    Turned,
     Unpublished,
     is_silent,
 )
@@ -39,11 +42,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Ending",
     "Exchange",
+    "KeptLogin",
+    "LoginRegistry",
     "MemoryRegistry",
     "Named",
     "Registry",
     "Seen",
     "StartedTask",
+    "Turned",
     "Unpublished",
     "is_silent",
 ]

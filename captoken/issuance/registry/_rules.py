@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.errors import IssuanceError, StoreError
+from captoken._format.spelling import readable_time
 from captoken.issuance.registry.ports import LEEWAY, Ending, Exchange, Named, Seen, StartedTask
 
 DAY = 86_400
@@ -213,7 +214,7 @@ def _again(entry: Exchange, state: State, known: Known) -> str | None:
     # What the same exchange has shown already: one assertion twice is used by itself.
     here: dict[bytes, Used] = {}
     for seen in entry.seen:
-        _check_remembered(seen, state)
+        _check_remembered(seen, entry.now, state)
 
         # By its digest, which is no secret.
         which = seen.digest
@@ -226,21 +227,20 @@ def _again(entry: Exchange, state: State, known: Known) -> str | None:
     return again
 
 
-def _check_remembered(seen: Seen, state: State) -> None:
+def _check_remembered(seen: Seen, now: int, state: State) -> None:
     """Raise IssuanceError for an assertion of which it is not known whether it was used."""
-    if seen.issued_at <= state.floor:
-        raise _spent("it was issued before this registry began, or before a forgotten logout")
+    check_floor(seen.issued_at, now, state)
     if seen.until <= state.gone:
-        raise _spent("it is over, and what it was used for is forgotten")
+        raise spent("it is over, and what it was used for is forgotten")
 
 
 def _check_companions(seen: Seen, used: Used) -> None:
     """Raise IssuanceError for an assertion that was used, unless it came as it came before."""
     if seen.companions is None:
-        raise _spent("it was used, and alone it is good once")
+        raise spent("it was used, and alone it is good once")
     # That includes an assertion that came alone the first time.
     if seen.companions != used.companions:
-        raise _spent("it was used with another actor, client or key")
+        raise spent("it was used with another actor, client or key")
 
 
 def _check_login(entry: Exchange, state: State, known: Known, is_new: bool) -> None:
@@ -248,8 +248,7 @@ def _check_login(entry: Exchange, state: State, known: Known, is_new: bool) -> N
 
     Where that ends tasks of some grants, or narrows them, it is asked for this grant alone.
     """
-    if entry.issued_at <= state.floor:
-        raise _spent("the login is of before this registry began, or before a forgotten logout")
+    check_floor(entry.issued_at, entry.now, state)
 
     # An empty session is none.
     for logout in known.logouts(entry.provider, entry.session or None, entry.subject):
@@ -258,10 +257,29 @@ def _check_login(entry: Exchange, state: State, known: Known, is_new: bool) -> N
         if logout.starts_only and not is_new:
             continue
         if logout.of_session or entry.issued_at <= logout.at:
-            raise _spent("the login has ended")
+            raise spent("the login has ended")
 
 
-def _spent(why: str) -> IssuanceError:
+def check_floor(issued_at: int, now: int, state: State) -> None:
+    """Raise IssuanceError for what is of before the floor. In a new registry that is everything.
+
+    Then it says until when. It is no secret: `/health` could say as much.
+    """
+    why = "it is of before this registry began, or before a forgotten logout"
+    if issued_at > state.floor:
+        return
+    if now <= state.floor:
+        begins = readable_time(state.floor)
+        raise IssuanceError(
+            f"this service has just started, and takes logins and assertions made after {begins}: "
+            "make a new one then",
+            "invalid_grant",
+            why,
+        )
+    raise spent(why)
+
+
+def spent(why: str) -> IssuanceError:
     """What is raised for an assertion, whatever is wrong with it. Made here, raised by the caller.
 
     One answer: whoever holds another's assertion learns nothing of what became of it.

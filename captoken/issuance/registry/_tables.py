@@ -16,6 +16,7 @@ Tables, all with `registry_` before the name:
     voids       logins that are over
     heard       names of events; `streams`: when each told something last
     names       by which names providers and their subjects are known
+    logins      people who logged in here: in a browser, or by an application (`_logins`)
     changes     what the overlay has to say of a task; `due` is 1 until it does
 
 A session that there is none of is the empty text, and so is the grant of a void that is for all.
@@ -68,6 +69,21 @@ _NAMES = """
         provider text primary key, issuer text not null unique, template text not null
     )
 """
+
+# A secret is kept as a digest: whoever reads the tables cannot use it.
+_LOGINS = (
+    """
+    create table registry_logins (
+        id text primary key, client text not null, subject text not null, provider text not null,
+        session text not null, issued {int} not null, content {blob} not null,
+        secret {blob} not null, before {blob} not null, salt {blob} not null,
+        task text not null, begun {int} not null, until {int} not null,
+        turn {int} not null, turned {int} not null
+    )
+    """,
+    "create index registry_logins_by_subject on registry_logins (subject, client, begun)",
+    "create index registry_logins_by_time on registry_logins (until)",
+)
 
 # In the words of SQLite. `{blob}` and `{int}` are the types of bytes and numbers.
 TABLES = (
@@ -124,17 +140,37 @@ TABLES = (
     """,
     "create index registry_changes_by_task on registry_changes (task)",
     "create index registry_changes_by_due on registry_changes (due, number)",
+    *_LOGINS,
 )
 
 
-def schema_by(spell: Callable[[str], str], *grants: str) -> Schema:
+def schema_by(
+    spell: Callable[[str], str],
+    grants: Callable[[str], Sequence[str]] = lambda _: (),
+) -> Schema:
     """The versions of these tables. `spell` puts a statement as the database wants it.
 
-    `grants`: what else it wants, so that whoever could read and write the others can the new one.
+    `grants`: what else a new table wants, so that whoever could read and write the others can do
+    so there.
     """
     names = spell(_NAMES.replace("create table ", "create table if not exists "))
     words = f"{SAYS_VERSION}, and keeps by which names providers are known (registry_names)"
-    return Schema("registry", (SchemaChange(words, (names, *grants)),))
+    logins = [
+        one.replace("create table ", "create table if not exists ").replace(
+            "create index ", "create index if not exists "
+        )
+        for one in _LOGINS
+    ]
+    return Schema(
+        "registry",
+        (
+            SchemaChange(words, (names, *grants("registry_names"))),
+            SchemaChange(
+                "keeps the logins of people (registry_logins)",
+                (*map(spell, logins), *grants("registry_logins")),
+            ),
+        ),
+    )
 
 
 _CHANGES = """
@@ -163,7 +199,7 @@ _BEGUN = "select count(*) from registry_tasks where subject == ? and granted == 
 _TAKEN = "select count(*) from registry_taken where task == ? and granted == ?"
 
 
-def _run(run: Run, statement: str, *values: Any) -> list[Row]:
+def run_one(run: Run, statement: str, *values: Any) -> list[Row]:
     """The rows of one statement."""
     return run([(statement, values)])[0]
 
@@ -178,7 +214,7 @@ class _Known:
     def rows(self, statement: str, *values: Any) -> list[Row]:
         """The rows of a statement, from what was asked at once, or asked now."""
         told = self._told.get((statement, values))
-        return _run(self._run, statement, *values) if told is None else told
+        return run_one(self._run, statement, *values) if told is None else told
 
     # The questions of `judge`.
 
@@ -270,6 +306,14 @@ class RegistryTables(ABC):
         """What gives the times of the state."""
         return "select floor, gone, tasks_gone, swept from registry_state", ()
 
+    def _state(self, run: Run) -> State:
+        """The times of the state. Raises StoreError if they are gone."""
+        return state_of(run([self._times()])[0], self._server)
+
+    def _logouts(self, run: Run, provider: str, session: str | None, subject: str) -> list[Logout]:
+        """What ended that session, or that subject's logins."""
+        return _Known(run, (), ()).logouts(provider, session, subject)
+
     def _sure(self, run: Run, now: int) -> int:
         """A time that has come, by whom to believe when something is to be forgotten."""
         return now
@@ -282,9 +326,9 @@ class RegistryTables(ABC):
         Raises IssuanceError and StoreError.
         """
         with self._to_write() as run:
-            rows = _run(run, "select provider, issuer, template from registry_names")
+            rows = run_one(run, "select provider, issuer, template from registry_names")
             for one in new_names(named, (Named(*row) for row in rows)):
-                _run(run, "insert into registry_names values (?, ?, ?)", *one)
+                run_one(run, "insert into registry_names values (?, ?, ?)", *one)
 
     def enter(self, entry: Exchange) -> StartedTask:
         """Write what one exchange starts or joins: see Registry.
@@ -332,7 +376,7 @@ class RegistryTables(ABC):
     def is_live(self, task: str, now: int) -> bool:
         """Is the task out, and neither ended nor past its deadline? Raises StoreError."""
         with self._to_read() as run:
-            rows = _run(
+            rows = run_one(
                 run,
                 """
                 select count(*) from registry_tasks
@@ -352,7 +396,7 @@ class RegistryTables(ABC):
         """
         check_ending(ending)
         with self._to_write() as run:
-            state = state_of(run([self._times()])[0], self._server)
+            state = self._state(run)
             if ending.jti is not None and not _note(
                 run,
                 stream_of(ending),
@@ -363,25 +407,25 @@ class RegistryTables(ABC):
 
             for void in voided(ending):
                 _remember(run, void)
-            made = _ended(run, _found(run, ending), ending)
+            made = ended_by(run, ending)
             self._sweep(run, state, ending.now)
-            return tuple(made)
+            return made
 
     def unpublished(self) -> tuple[Unpublished, ...]:
         """What the overlay does not say yet, from the first on. Raises StoreError."""
         with self._to_read() as run:
-            rows = _run(run, _CHANGES)
+            rows = run_one(run, _CHANGES)
         return tuple(_change(*row) for row in rows)
 
     def published(self, number: int) -> None:
         """The overlay says so. Raises StoreError."""
         with self._to_write() as run:
-            _run(run, "update registry_changes set due = 0 where number == ?", number)
+            run_one(run, "update registry_changes set due = 0 where number == ?", number)
 
     def hear(self, stream: str, jti: str, now: int) -> bool:
         """Write that a stream told something. False if it was heard before. Raises StoreError."""
         with self._to_write() as run:
-            state = state_of(run([self._times()])[0], self._server)
+            state = self._state(run)
             is_new = _note(run, stream, jti, now)
             if is_new:
                 self._sweep(run, state, now)
@@ -390,7 +434,7 @@ class RegistryTables(ABC):
     def heard_at(self, stream: str) -> int | None:
         """When the stream told something last. None: never yet. Raises StoreError."""
         with self._to_read() as run:
-            rows = _run(run, "select at from registry_streams where stream == ?", stream)
+            rows = run_one(run, "select at from registry_streams where stream == ?", stream)
         return int(rows[0][0]) if rows else None
 
     # --- what is forgotten
@@ -404,14 +448,14 @@ class RegistryTables(ABC):
 
         good = _last(run, "select max(until) from registry_used where until <= ?", until.used)
         if good is not None:
-            _run(run, "delete from registry_used where until <= ?", until.used)
+            run_one(run, "delete from registry_used where until <= ?", until.used)
         at = _last(run, "select max(at) from registry_voids where at <= ?", until.heard)
         if at is not None:
-            _run(run, "delete from registry_voids where at <= ?", until.heard)
-        _run(run, "delete from registry_heard where at <= ?", until.heard)
+            run_one(run, "delete from registry_voids where at <= ?", until.heard)
+        run_one(run, "delete from registry_heard where at <= ?", until.heard)
         deadline = _forget_tasks(run, now, until.tasks)
 
-        _run(
+        run_one(
             run,
             "update registry_state set floor = ?, gone = ?, tasks_gone = ?, swept = ?",
             max(state.floor, at or 0),
@@ -423,7 +467,7 @@ class RegistryTables(ABC):
 
 def begin(run: Run, floor: int) -> None:
     """The first row of tables that are new."""
-    _run(run, "insert into registry_state values (1, ?, 0, 0, 0, 0)", floor)
+    run_one(run, "insert into registry_state values (1, ?, 0, 0, 0, 0)", floor)
 
 
 def state_of(rows: list[Row], server: str) -> State:
@@ -437,7 +481,7 @@ def state_of(rows: list[Row], server: str) -> State:
 
 def _remember(run: Run, void: Void) -> None:
     """A login is over. Of two times the later one counts."""
-    _run(
+    run_one(
         run,
         """
         insert into registry_voids as v (provider, kind, whose, granted, starts_only, at)
@@ -457,7 +501,7 @@ def _remember(run: Run, void: Void) -> None:
 def _note(run: Run, stream: str, jti: str, now: int) -> bool:
     """Note an event, and that its stream lives. False if it was heard before."""
     known = "select count(*) from registry_heard where stream == ? and jti == ?"
-    if _run(run, known, stream, jti)[0][0]:
+    if run_one(run, known, stream, jti)[0][0]:
         return False
     lives = """
         insert into registry_streams (stream, at) values (?, ?)
@@ -478,7 +522,7 @@ def _found(run: Run, ending: Ending) -> dict[StartedTask, set[str]]:
     ]
     named = [(column, value) for column, value in wanted if value is not None]
     which = "".join(f" and {column} == ?" for column, _ in named)
-    rows = _run(
+    rows = run_one(
         run,
         f"""
         select t.id, t.granted, t.subject, t.deadline, k.granted
@@ -496,8 +540,9 @@ def _found(run: Run, ending: Ending) -> dict[StartedTask, set[str]]:
     return found
 
 
-def _ended(run: Run, found: dict[StartedTask, set[str]], ending: Ending) -> list[Unpublished]:
-    """What comes of these tasks by an ending, written down."""
+def ended_by(run: Run, ending: Ending) -> tuple[Unpublished, ...]:
+    """What comes of the tasks that an ending is about, written down."""
+    found = _found(run, ending)
     tasks = sorted(found, key=attrgetter("id"))
     said = "select narrowing from registry_changes where task == ?"
     several = run([("select changes from registry_state", ()), *((said, (it.id,)) for it in tasks)])
@@ -519,7 +564,7 @@ def _ended(run: Run, found: dict[StartedTask, set[str]], ending: Ending) -> list
         if change.narrowing is None:
             asked.append((is_over, (change.task.id,)))
     run(asked)
-    return made
+    return tuple(made)
 
 
 def _change(number: int, *rest: Any) -> Unpublished:
@@ -528,7 +573,7 @@ def _change(number: int, *rest: Any) -> Unpublished:
 
 
 def _last(run: Run, statement: str, until: int) -> int | None:
-    found: int | None = _run(run, statement, until)[0][0]
+    found: int | None = run_one(run, statement, until)[0][0]
     return found
 
 
@@ -542,18 +587,18 @@ _OVER = """
 
 def _forget_tasks(run: Run, now: int, until: int) -> int | None:
     """Note which are past their deadline, and forget old ones: the last deadline of these."""
-    _run(run, "update registry_tasks set past = 1 where past == 0 and deadline <= ?", now)
+    run_one(run, "update registry_tasks set past = 1 where past == 0 and deadline <= ?", now)
     over = f"select max(deadline) from registry_tasks where {_OVER}"  # noqa: S608
     last = _last(run, over, until)
     if last is None:
         return None
     for table in ("registry_taken", "registry_changes"):
-        _run(
+        run_one(
             run,
             f"""
             delete from {table} where task in (select id from registry_tasks where {_OVER})
             """,  # noqa: S608
             until,
         )
-    _run(run, f"delete from registry_tasks where {_OVER}", until)  # noqa: S608
+    run_one(run, f"delete from registry_tasks where {_OVER}", until)  # noqa: S608
     return last

@@ -16,8 +16,9 @@ from time import time
 from weakref import finalize
 
 from captoken._format.errors import IssuanceError, StoreError
+from captoken.issuance.registry._logins import LoginTables
 from captoken.issuance.registry._rules import Ruling, first_floor
-from captoken.issuance.registry._tables import TABLES, RegistryTables, Run, Statement, begin
+from captoken.issuance.registry._tables import TABLES, Run, Statement, begin
 from captoken.issuance.registry.ports import Exchange
 from captoken.issuance.registry.sqlite import run_by
 from captoken.stores.own_process import OwnProcess
@@ -50,7 +51,7 @@ _HELD = "select coalesce(sum(many), 0) from registry_held where subject == ?"
 _KNOWN = "select count(*) from registry_used where digest == ?"
 
 
-class MemoryRegistry(RegistryTables):
+class MemoryRegistry(LoginTables):
     """Tasks for the threads of one process.
 
     - `floor=0` promises that no registry was here before. Else assertions that were issued up to a

@@ -149,6 +149,55 @@ class Unpublished(msgspec.Struct, frozen=True):
     narrowing: bytes | None
 
 
+# --- people who log in ----------------------------------------------------------------------------
+
+# Seconds for which a refresh token that was used gives its successor again, while that is unused.
+GRACE = 60
+
+
+class KeptLogin(msgspec.Struct, frozen=True, kw_only=True):
+    """A person who logged in here: in a browser, or by an application that she allowed."""
+
+    id: str
+
+    # The application; empty for the session of a browser.
+    client: str = ""
+
+    # As in `Exchange`: who it is, and the login at the provider that it comes of.
+    subject: str
+    provider: str
+    session: str | None
+    issued_at: int
+
+    # What the service wants to find again. The registry does not read it.
+    content: bytes
+
+    # The digest of the secret that is good now, and a secret of the registry's own, by which a
+    # successor is made of it. Neither shows the secret.
+    secret: bytes
+    salt: bytes = b""
+
+    # The task, once there is one, and how often the secret was changed.
+    task: str = ""
+    turn: int = 0
+    begun: int
+    until: int
+
+    def __repr__(self) -> str:
+        """Neither claims nor what makes a successor."""
+        return f"<KeptLogin of {self.subject}>"
+
+
+class Turned(NamedTuple):
+    """What became of a secret that was shown to have it changed."""
+
+    # None: it was changed before, and what came of it is over.
+    login: KeptLogin | None
+
+    # What ended, which is due from now on.
+    ended: tuple[Unpublished, ...] = ()
+
+
 # --- the port -------------------------------------------------------------------------------------
 
 
@@ -206,6 +255,48 @@ class Registry(Protocol):
 
     def heard_at(self, stream: str) -> int | None:
         """When the stream told something last, which `end` notes as well. None: never yet."""
+        ...
+
+
+class LoginRegistry(Registry, Protocol):
+    """A registry that also keeps who logged in. Those of this package do.
+
+    A policy with `[login]` needs one.
+    """
+
+    def keep_login(self, login: KeptLogin, now: int) -> bool:
+        """Write a new one. False: one with this id is there.
+
+        Of one subject the last 100 of browsers are kept, and the last 100 of applications. Raises
+        IssuanceError, `invalid_grant`, for a login at the provider that has ended.
+        """
+        ...
+
+    def login(self, id: str, now: int) -> KeptLogin | None:
+        """The one with this id; None if it is over, or the login at the provider has ended."""
+        ...
+
+    def turn_login(self, login: KeptLogin, shown: bytes, next: bytes, now: int) -> Turned:
+        """Have a secret changed, once.
+
+        `shown` and `next` are the digests of the secret that was shown and of its successor.
+        `login` has the id, and the task and the end that it is to have from now on.
+
+        - What is good now is changed. The first secret is a code, which never comes again.
+        - The one before is good again for GRACE seconds, while its successor is unused. Nothing is
+          changed then.
+        - Any other was changed before. The login is over, and its task ends.
+
+        Raises IssuanceError, `invalid_grant`, for one that is not there, or is over.
+        """
+        ...
+
+    def drop_login(self, id: str) -> None:
+        """Forget it: what it was is over."""
+        ...
+
+    def logins_of(self, subject: str, now: int) -> tuple[KeptLogin, ...]:
+        """What is there of a subject, by applications, the newest first."""
         ...
 
 

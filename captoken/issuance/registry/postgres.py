@@ -22,11 +22,11 @@ with extra("postgres"):
 
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.errors import CaptokenError, StoreError
+from captoken.issuance.registry._logins import LoginTables
 from captoken.issuance.registry._rules import first_floor
 from captoken.issuance.registry._tables import (
     TABLES,
     Entering,
-    RegistryTables,
     Row,
     Run,
     Statement,
@@ -62,11 +62,16 @@ def _statements(schema: str) -> str:
     """The statements that make the registry's tables in a schema, once."""
     made = [stores.in_schema(saying(REGISTRY.version, REGISTRY.one), schema)]
     for statement in TABLES:
-        typed = _in_schema(_typed(statement), schema)
-        once = re.sub(r"create (table|index) ", r"create \1 if not exists ", typed)
-        # An index is in the schema of its table, and is not told so.
-        made.append(once.replace(f"index if not exists {schema}.", "index if not exists ") + ";")
+        once = re.sub(r"create (table|index) ", r"create \1 if not exists ", statement)
+        made.append(_made_in(once, schema) + ";")
     return "\n".join(made)
+
+
+def _made_in(statement: str, schema: str) -> str:
+    """One of the statements that make the tables, for the tables of one schema."""
+    typed = _in_schema(_typed(statement), schema)
+    # An index is in the schema of its table, and is not told so.
+    return typed.replace(f"index if not exists {schema}.", "index if not exists ")
 
 
 def _in_schema(statement: str, schema: str) -> str:
@@ -80,8 +85,8 @@ def _in_schema(statement: str, schema: str) -> str:
 
 REGISTRY = stores.TableGroup(
     schema_by(
-        lambda statement: _in_schema(_typed(statement), "captoken"),
-        granted_as("registry_names", "registry_state", *_RIGHTS),
+        lambda statement: _made_in(statement, "captoken"),
+        lambda table: (granted_as(table, "registry_state", *_RIGHTS),),
     ),
     "registry_state",
     _statements,
@@ -91,7 +96,7 @@ REGISTRY = stores.TableGroup(
 WITH_REGISTRY = (stores.STORES, REGISTRY)
 
 
-class PostgresRegistry(RegistryTables, PostgresStore):
+class PostgresRegistry(LoginTables, PostgresStore):
     """Tasks in a database. To open it makes none: `create` does, once, with a floor.
 
     The floor rises when a failover or a restored backup has set the database back. Then assertions

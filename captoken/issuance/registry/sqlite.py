@@ -13,10 +13,10 @@ from time import time
 from typing import Self
 
 from captoken._format.errors import StoreError
+from captoken.issuance.registry._logins import LoginTables
 from captoken.issuance.registry._rules import first_floor
 from captoken.issuance.registry._tables import (
     TABLES,
-    RegistryTables,
     Row,
     Run,
     Statement,
@@ -33,7 +33,7 @@ def _in_sqlite(statement: str) -> str:
     return statement.format(int="integer", blob="blob") + " strict" * ("create table" in statement)
 
 
-class SQLiteRegistry(RegistryTables, SQLiteStore):
+class SQLiteRegistry(LoginTables, SQLiteStore):
     """Tasks in a file. To open it makes none: `create` does, once, with a floor.
 
     A file that was lost is made anew by a person, and not by a restart. Then assertions that were

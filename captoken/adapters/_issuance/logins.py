@@ -1,0 +1,576 @@
+"""People log in here, and say what an application may do for them.
+
+    GET   /authorize            what an application asks for (RFC 6749, 4.1; RFC 7636)
+    POST  /authorize/decide     what the person says
+    GET   /login/callback       where the provider sends her browser back to
+    GET   /grants               what acts for her
+    POST  /grants/end           what she ends
+
+1. The login is the provider's. This service is its client, and has no passwords.
+2. Nobody's document is fetched before somebody has logged in.
+3. Nobody is sent to an application but by a button. An error is a page, which says where it leads.
+4. A form is of one session (`sessions`). It shows what was offered, and is refused if that changed.
+5. What the person ticked is written into the registry with the code. The application's part is in
+   `codes`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from captoken._format import primitives
+from captoken._format.clocks import Clock, read_clock
+from captoken._format.encoding import b64decode, b64encode
+from captoken._format.entropy import random_bytes
+from captoken._format.errors import IssuanceError, StoreError
+from captoken._format.spelling import escape
+from captoken.adapters._http.escapes import fields
+from captoken.adapters._http.exchange import Receive, Response, Scope, values_of
+from captoken.adapters._issuance import login_pages as pages
+from captoken.adapters._issuance.answers import form
+from captoken.adapters._issuance.ends import Ends
+from captoken.adapters._issuance.offers import Asked, Offer, offer_of, read_asked
+from captoken.adapters._issuance.sessions import Cookies, Session
+from captoken.adapters._issuance.standing import Standing
+from captoken.issuance.applications import Application, address_of
+from captoken.issuance.documents import Documents
+from captoken.issuance.identity import Identity, identify, open_assertion
+from captoken.issuance.oidc import Provider
+from captoken.issuance.policy import LoginOf, Oidc, Policy
+from captoken.issuance.registry import Ending, KeptLogin, LoginRegistry
+
+_log = logging.getLogger("captoken.issuance")
+
+CODE_LIFE = 60  # seconds for the application to use a code
+PAGE_LIFE = 900  # seconds for the person to answer
+_DOCUMENT_LIFE = 300.0  # seconds that the provider's document is kept
+_FIELDS = 512  # of a form: a box for each right
+_AT_ONCE = 8  # logins that ask the provider at a time
+
+# The forms, by which no form is taken for another.
+_CONSENT = "consent"
+_END = "end"
+
+# What a browser brings that has just come from the provider: it is to have a session now.
+_BACK = b"&logged_in=1"
+
+_Handler: TypeAlias = Callable[[Scope, Receive], Awaitable[Response]]
+
+
+class Allowed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person let an application do, as the registry keeps it."""
+
+    identity: Identity
+    name: str
+    grant: str
+    audience: str
+    redirect: str
+    challenge: str
+    keywords: dict[str, Any]
+
+
+class Visit(NamedTuple):
+    """A browser that is logged in."""
+
+    session: Session
+    login: KeptLogin
+    identity: Identity
+
+
+class Logins:
+    """The routes of people. For one event loop."""
+
+    def __init__(
+        self,
+        standing: Callable[[], Standing],
+        registry: LoginRegistry,
+        ends: Ends,
+        clock: Clock,
+        documents: Documents,
+        is_trial: bool,
+    ) -> None:
+        """`standing` gives what stands now."""
+        self._standing = standing
+        self._registry = registry
+        self._ends = ends
+        self._clock = clock
+        self._documents = documents
+        self._is_trial = is_trial
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._provider: tuple[float, LoginOf, Provider] | None = None
+        self.routes: dict[tuple[str, str], _Handler] = {
+            ("GET", "/authorize"): self._guarded(self._authorize),
+            ("POST", "/authorize/decide"): self._guarded(self._decide),
+            ("GET", "/login/callback"): self._guarded(self._come_back),
+            ("GET", "/grants"): self._guarded(self._grants),
+            ("POST", "/grants/end"): self._guarded(self._end),
+        }
+
+    async def close(self) -> None:
+        """Give up what is being fetched."""
+        await self._documents.close()
+
+    def _guarded(self, handler: _Handler) -> _Handler:
+        """A route whose errors are pages."""
+
+        async def guarded(scope: Scope, receive: Receive) -> Response:
+            try:
+                return await handler(scope, receive)
+            except StoreError as error:
+                _log.error("nobody logs in: %s", error)
+                text = "This service cannot do this now. Try again later."
+                return pages.message(self._look, 503, "Not now", text)
+            except IssuanceError as error:
+                _log.info("nobody logs in: %s %s", escape(str(error)), escape(error.why))
+                status = 503 if error.code == "temporarily_unavailable" else 400
+                return pages.message(self._look, status, "This did not work", _sentence(error))
+
+        return guarded
+
+    @property
+    def _look(self) -> pages.Look:
+        base = urlsplit(self._standing().policy.origin).path.rstrip("/")
+        return pages.Look(base, self._is_trial)
+
+    # --- what an application asks for -------------------------------------------------------------
+
+    async def _authorize(self, scope: Scope, receive: Receive) -> Response:
+        """The page that asks; or the provider first, where nobody is logged in."""
+        standing = self._standing()
+        _login_of(standing.policy)
+        query = scope.get("query_string", b"")
+        is_back = query.endswith(_BACK)
+        query = query.removesuffix(_BACK)
+        asked = read_asked(query)
+        visit = await self._visit(scope, standing)
+        if visit is None:
+            if is_back:
+                text = "Your browser keeps no cookies of this service, so it cannot log you in."
+                return pages.message(self._look, 400, "No cookies", text)
+            return await self._to_provider(standing, b"/authorize?" + query)
+        try:
+            offer = await self._offer(asked, visit, standing)
+        except _ReturnedError as error:
+            return self._returned(error)
+        return self._asking(offer, visit, query)
+
+    def _asking(self, offer: Offer, visit: Visit, query: bytes, notice: str = "") -> Response:
+        """The page with a form for this session alone."""
+        said = {
+            "once": b64encode(random_bytes(16)),
+            "until": read_clock(self._clock) + PAGE_LIFE,
+            "query": query.decode("latin-1"),
+            "seen": b64encode(offer.digest),
+        }
+        return pages.consent(self._look, offer, visit.session.sealed(_CONSENT, said), notice)
+
+    async def _offer(self, asked: Asked, visit: Visit, standing: Standing) -> Offer:
+        """What the policy gives. Raises IssuanceError, and _ReturnedError for the application."""
+        application = await self._application(asked.client, standing.policy)
+        if not application.takes(asked.redirect):
+            raise IssuanceError(
+                "the redirect_uri is not one of the application's", "invalid_request"
+            )
+        try:
+            return offer_of(asked, application, visit.identity, standing.desk)
+        except IssuanceError as error:
+            raise _ReturnedError(error, asked) from None
+
+    async def _application(self, id: str, policy: Policy) -> Application:
+        """The application with this id. Raises IssuanceError for one that no grant is for."""
+        if not any(grant.takes(id) for grant in policy.grants.values()):
+            raise IssuanceError("this service does not know the application", "invalid_client")
+        known = policy.clients.get(id)
+        if known is not None:
+            return Application(id, known.name or id, known.redirects)
+        return await self._documents.get(id, is_named=policy.names_client(id))
+
+    def _returned(self, error: _ReturnedError) -> Response:
+        """An error that the application is to hear: by a link, which the person may follow."""
+        asked, why = error.asked, error.error
+        _log.info("nothing is allowed: %s %s", escape(str(why)), escape(why.why))
+        said = {"error": why.code, "error_description": _ascii(str(why))}
+        back = address_of(asked.redirect)
+        host = "the application" if back is None else back.host
+        link = _with(asked.redirect, said, asked.state, self._standing().policy.origin)
+        text = _sentence(why)
+        return pages.message(self._look, 400, "This is not possible", text, (link, host))
+
+    # --- what the person says ---------------------------------------------------------------------
+
+    async def _decide(self, scope: Scope, receive: Receive) -> Response:
+        """Her answer. It is of this session, of the page that she has seen, and counts once."""
+        standing = self._standing()
+        policy = standing.policy
+        visit, said, given = await self._answered(scope, receive, standing, _CONSENT)
+        query = str(said["query"]).encode("latin-1")
+        try:
+            offer = await self._offer(read_asked(query), visit, standing)
+        except _ReturnedError as error:
+            return self._returned(error)
+        if said["until"] <= read_clock(self._clock):
+            return self._asking(offer, visit, query, "You took long to answer. Please look again.")
+        if not primitives.equal(b64decode(said["seen"]), offer.digest):
+            notice = "What is offered has changed meanwhile. Please look again."
+            return self._asking(offer, visit, query, notice)
+        if given.get("answer") != ["allow"]:
+            denied = {"error": "access_denied"}
+            return _sent_on(_with(offer.asked.redirect, denied, offer.asked.state, policy.origin))
+        try:
+            keywords = offer.keywords(given.get("right", []))
+        except IssuanceError as error:
+            return self._asking(offer, visit, query, _sentence(error))
+        return await self._allow(offer, visit, keywords, said, policy)
+
+    async def _allow(
+        self,
+        offer: Offer,
+        visit: Visit,
+        keywords: dict[str, Any],
+        said: Mapping[str, Any],
+        policy: Policy,
+    ) -> Response:
+        """Write what she allowed, and send the browser on with a code."""
+        now = read_clock(self._clock)
+        asked = offer.asked
+        allowed = Allowed(
+            identity=visit.identity,
+            name=offer.application.name,
+            grant=offer.grant.name,
+            audience=offer.audience,
+            redirect=asked.redirect,
+            challenge=asked.challenge,
+            keywords=keywords,
+        )
+        content = msgspec.json.encode(allowed)
+        code = visit.session.code(said["once"], primitives.sha256(content))
+        login = KeptLogin(
+            id=code.id,
+            client=offer.application.id,
+            subject=offer.subject,
+            provider=visit.identity.provider,
+            session=visit.identity.session,
+            issued_at=visit.identity.issued_at,
+            content=content,
+            secret=code.digest,
+            salt=random_bytes(32),
+            begun=now,
+            until=now + CODE_LIFE,
+        )
+        # The page's one answer: another one to the same page is another code, and too late.
+        answered = msgspec.structs.replace(
+            login, id=f"page {said['once']}", content=b"", salt=b"", until=said["until"]
+        )
+        is_first = await asyncio.to_thread(self._registry.keep_login, answered, now)
+        before = None
+        if not is_first:
+            before = await asyncio.to_thread(self._registry.login, answered.id, now)
+        if not is_first and (before is None or before.secret != code.digest):
+            return self._over()
+        if not await asyncio.to_thread(self._registry.keep_login, login, now):
+            # The button was pressed twice: the same answer, unless the application has it already.
+            known = await asyncio.to_thread(self._registry.login, code.id, now)
+            if known is None or known.turn:
+                return self._over()
+        given = {"code": code.text()}
+        return _sent_on(_with(asked.redirect, given, asked.state, policy.origin))
+
+    def _over(self) -> Response:
+        text = "You have answered this already. Go back to the application, and start again there."
+        return pages.message(self._look, 409, "Answered already", text)
+
+    # --- what acts for her ------------------------------------------------------------------------
+
+    async def _grants(self, scope: Scope, receive: Receive) -> Response:
+        """What she has allowed, and still lasts."""
+        standing = self._standing()
+        visit = await self._visit(scope, standing)
+        if visit is None:
+            if scope.get("query_string", b"").endswith(_BACK):
+                text = "Your browser keeps no cookies of this service, so it cannot log you in."
+                return pages.message(self._look, 400, "No cookies", text)
+            return await self._to_provider(standing, b"/grants?")
+        return await self._list(visit)
+
+    async def _list(self, visit: Visit) -> Response:
+        now = read_clock(self._clock)
+        found = await asyncio.to_thread(self._registry.logins_of, visit.login.subject, now)
+        running: list[pages.Running] = []
+        for one in found:
+            if not await asyncio.to_thread(self._registry.is_live, one.task, now):
+                continue
+            allowed = msgspec.json.decode(one.content, type=Allowed)
+            running.append(
+                pages.Running(
+                    sealed=visit.session.sealed(_END, {"id": one.id}),
+                    application=_named(one.client, allowed.name),
+                    grant=allowed.grant,
+                    audience=allowed.audience,
+                    begun=one.begun,
+                    until=one.until,
+                )
+            )
+        log_out = visit.session.sealed(_END, {"id": None})
+        return pages.grants(self._look, visit.login.subject, running, log_out)
+
+    async def _end(self, scope: Scope, receive: Receive) -> Response:
+        """End what an application does for her, or log out here."""
+        standing = self._standing()
+        visit, said, _ = await self._answered(scope, receive, standing, _END)
+        now = read_clock(self._clock)
+        if said["id"] is None:
+            await asyncio.to_thread(self._registry.drop_login, visit.login.id)
+            text = "You are logged out here. Your provider may still know you."
+            response = pages.message(self._look, 200, "Logged out", text)
+            response.headers.append(_cookies(standing.policy).forget())
+            return response
+        found = await asyncio.to_thread(self._registry.login, said["id"], now)
+        # Nobody ends what is another's, whatever form they have.
+        if found is not None and found.subject == visit.login.subject:
+            ending = Ending(now=now, task=found.task)
+            await asyncio.to_thread(self._registry.end, ending)
+            await asyncio.to_thread(self._registry.drop_login, found.id)
+            self._ends.publisher.wake()
+        return _redirect(f"{standing.policy.origin}/grants")
+
+    async def _answered(
+        self,
+        scope: Scope,
+        receive: Receive,
+        standing: Standing,
+        what: str,
+    ) -> tuple[Visit, dict[str, Any], dict[str, list[str]]]:
+        """A form of this session: who sends it, what was sealed in it, and what was filled in.
+
+        Raises IssuanceError for a form that comes from elsewhere, or is of another session.
+        """
+        _check_from_here(scope, standing.policy)
+        visit = await self._visit(scope, standing)
+        try:
+            pairs = fields(await form(scope, receive), _FIELDS)
+        except ValueError:
+            raise IssuanceError("the form cannot be read", "invalid_request") from None
+        given: dict[str, list[str]] = {}
+        for name, value in pairs:
+            given.setdefault(name, []).append(value)
+        sealed = given.get("request", [])
+        said = visit.session.opened(what, sealed[0]) if visit and len(sealed) == 1 else None
+        if visit is None or said is None:
+            raise IssuanceError(
+                "this page is of another login: go back to the application, and start again there",
+                "invalid_request",
+            )
+        return visit, said, given
+
+    # --- the login itself -------------------------------------------------------------------------
+
+    async def _visit(self, scope: Scope, standing: Standing) -> Visit | None:
+        """Who is logged in, if somebody is, and by the provider that the policy has now."""
+        session = _cookies(standing.policy).session(scope)
+        if session is None:
+            return None
+        now = read_clock(self._clock)
+        login = await asyncio.to_thread(self._registry.login, session.id, now)
+        if login is None or login.client or login.provider != _login_of(standing.policy).provider:
+            return None
+        return Visit(session, login, msgspec.json.decode(login.content, type=Identity))
+
+    async def _to_provider(self, standing: Standing, leads: bytes) -> Response:
+        """Send the browser to the provider, and remember in it where it leads."""
+        policy = standing.policy
+        login = _login_of(policy)
+        provider = await self._at_provider(policy)
+        address, attempt = provider.begin(
+            f"{policy.origin}/login/callback",
+            max_age=_oidc_of(policy).max_login_age,
+            scope=" ".join(("openid", *login.scopes)),
+            acr=login.acr,
+        )
+        response = _redirect(address)
+        response.headers.append(_cookies(policy).begin(attempt, leads))
+        return response
+
+    async def _come_back(self, scope: Scope, receive: Receive) -> Response:
+        """The browser is back from the provider: a session begins, and a new secret with it."""
+        standing = self._standing()
+        policy = standing.policy
+        cookies = _cookies(policy)
+        came = _came(scope.get("query_string", b""))
+        state = came.get("state", "")
+        begun = cookies.attempt(scope, state)
+        if begun is None:
+            raise IssuanceError(
+                "this login was not begun in this browser, or too long ago: start again",
+                "invalid_request",
+            )
+        attempt, leads = begun
+        provider = await self._at_provider(policy)
+        async with self._turn:
+            found = await asyncio.to_thread(provider.finish, attempt, came)
+        identity = await _verified(found.text, standing, read_clock(self._clock))
+        await self._ends.check_heard(standing, identity)
+        session, life = await self._begin(identity, standing)
+
+        before = cookies.session(scope)
+        if before is not None:
+            await asyncio.to_thread(self._registry.drop_login, before.id)
+        response = _redirect(policy.origin + (leads + _BACK).decode("latin-1"))
+        response.headers.append(cookies.keep(session, life))
+        response.headers.append(cookies.end(state))
+        return response
+
+    async def _begin(self, identity: Identity, standing: Standing) -> tuple[Session, int]:
+        """A session for somebody who has logged in, and its seconds. Raises IssuanceError."""
+        policy = standing.policy
+        await standing.name_in(self._registry)
+        now = read_clock(self._clock)
+        until = min(now + _login_of(policy).session, login_ends(identity, policy))
+        session = Session.fresh()
+        login = KeptLogin(
+            id=session.id,
+            subject=standing.desk.name_of(identity),
+            provider=identity.provider,
+            session=identity.session,
+            issued_at=identity.issued_at,
+            content=msgspec.json.encode(identity),
+            secret=b"",
+            begun=now,
+            until=until,
+        )
+        await asyncio.to_thread(self._registry.keep_login, login, now)
+        return session, max(until - now, 0)
+
+    async def _at_provider(self, policy: Policy) -> Provider:
+        """The provider, by its document, which is kept for a while. Raises IssuanceError."""
+        login = _login_of(policy)
+        known = self._provider
+        if known is not None and known[0] > monotonic() and known[1] == login:
+            return known[2]
+        issuer = _oidc_of(policy).issuer
+        async with self._turn:
+            secret = await asyncio.to_thread(_secret_of, login)
+            made = await asyncio.to_thread(
+                Provider.at, issuer, login.client_id, secret, self._clock
+            )
+        self._provider = (monotonic() + _DOCUMENT_LIFE, login, made)
+        return made
+
+
+class _ReturnedError(Exception):
+    """What is wrong with a request whose application is known: it may hear it."""
+
+    def __init__(self, error: IssuanceError, asked: Asked) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.asked = asked
+
+
+def login_ends(identity: Identity, policy: Policy) -> int:
+    """When a login at the provider is too old. Raises IssuanceError for a provider that is gone."""
+    provider = policy.providers.get(identity.provider)
+    if not isinstance(provider, Oidc) or identity.auth_time is None:
+        raise IssuanceError("the login is over: log in again", "invalid_grant")
+    return identity.auth_time + provider.max_login_age
+
+
+async def _verified(text: str, standing: Standing, now: int) -> Identity:
+    """Who an ID token is about, by the policy: it is for this service, and for no other client."""
+    policy, keys = standing.policy, standing.keys
+    login = _login_of(policy)
+    ours = msgspec.structs.replace(_oidc_of(policy), client_ids=(login.client_id,))
+    here = msgspec.structs.replace(policy, providers={**policy.providers, login.provider: ours})
+    opened = open_assertion(text, here, ("oidc",))
+    await keys.want(opened.name, opened.kid)
+    return identify(opened, here, keys, now, policy.origin)
+
+
+def _login_of(policy: Policy) -> LoginOf:
+    if policy.login is None:
+        raise IssuanceError("this service has no login", "invalid_request")
+    return policy.login
+
+
+def _oidc_of(policy: Policy) -> Oidc:
+    provider = policy.providers[_login_of(policy).provider]
+    if not isinstance(provider, Oidc):  # which no policy that loaded has
+        raise IssuanceError("this service has no login", "invalid_request")
+    return provider
+
+
+def _secret_of(login: LoginOf) -> str | None:
+    """The secret in its file. Raises IssuanceError, which does not tell what is there."""
+    if login.secret_file is None:
+        return None
+    try:
+        return Path(login.secret_file).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        why = f"login.secret_file: {type(error).__name__}"
+        raise IssuanceError("try again later", "temporarily_unavailable", why) from None
+
+
+def _cookies(policy: Policy) -> Cookies:
+    return Cookies(policy.origin.startswith("https:"))
+
+
+def _came(query: bytes) -> dict[str, str]:
+    """What the provider sends, each parameter once. Raises IssuanceError."""
+    try:
+        pairs = fields(query, 16)
+    except ValueError:
+        pairs = []
+    given = dict(pairs)
+    if not given or len(given) != len(pairs):
+        raise IssuanceError("the provider's answer cannot be read", "invalid_request")
+    return given
+
+
+def _check_from_here(scope: Scope, policy: Policy) -> None:
+    """Raise IssuanceError for a form that a browser sends from another site."""
+    sites = values_of(scope["headers"], b"sec-fetch-site")
+    origins = values_of(scope["headers"], b"origin")
+    here = address_of(policy.origin)
+    is_here = here is not None and origins in ([], [here.origin.encode()])
+    if not is_here or sites not in ([], [b"same-origin"]):
+        raise IssuanceError("this form comes from another site", "invalid_request")
+
+
+def _named(client: str, name: str) -> str:
+    """An application by what it calls itself, and by who publishes it."""
+    address = address_of(client)
+    return name if address is None else f"{name} ({address.host})"
+
+
+def _with(redirect: str, said: Mapping[str, str], state: str | None, origin: str) -> str:
+    """An application's address, with what it is told, by whom (RFC 9207)."""
+    told = {**said, **({} if state is None else {"state": state}), "iss": origin}
+    return f"{redirect}{'&' if '?' in redirect else '?'}{urlencode(told)}"
+
+
+def _sent_on(address: str) -> Response:
+    """To an application, which hears nothing of where the browser was."""
+    response = _redirect(address)
+    response.headers.append((b"referrer-policy", b"no-referrer"))
+    return response
+
+
+def _redirect(address: str) -> Response:
+    response = Response.of(303, b"text/plain", b"")
+    response.headers.append((b"location", address.encode("latin-1")))
+    return response
+
+
+def _sentence(error: IssuanceError) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _ascii(text: str) -> str:
+    return "".join(char if " " <= char <= "~" and char not in '"\\' else "'" for char in text)

@@ -1,0 +1,93 @@
+"""`[login]`, `clients` and clients with redirects in a policy: what does not load, and what fits whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from captoken.errors import IssuanceError
+from captoken.issuance.desk import Desk, check_policy, imagined
+from captoken.issuance.minting import Ask
+from captoken.issuance.policy import Policy, read
+from tests.fixtures import NOW
+from tests.issuance.logging_in import APP, KEYRING, POLICY
+
+HERE = POLICY.format(origin="https://issuer.example")
+
+
+def loaded(old: str = "", new: str = "", more: str = "") -> Policy:
+    assert old in HERE
+    return read(HERE.replace(old, new, 1) + more)
+
+
+@pytest.mark.parametrize(
+    "old, new, why",
+    [
+        ('[login]\nprovider = "people"\nclient_id = "here"\n', "", r"clients needs a table \[login\]"),
+        ('provider = "people"\nclient_id', 'provider = "nobody"\nclient_id', "of the kind oidc"),
+        ('client_id = "here"', 'client_id = ""', "login.client_id is what the provider calls"),
+        ('client_id = "here"', 'client_id = "here"\nsession = 59', "login.session is in seconds"),
+        ('client_ids = ["shell"]\nmax_login_age = 28800', "client_ids = []\nmax_login_age = 0", "a max_login_age of 1 or more"),
+        ("[client.other]\nredirects", "[client.other]\nsecret_sha256 = \"" + "0" * 64 + '"\nredirects', "one of the two"),
+        ('[client.other]\nredirects = ["http://127.0.0.1/callback"]', "[client.other]", "one of the two"),
+        ('[client.other]\nredirects = ["http://127.0.0.1/callback"]', '[client.other]\nredirects = ["com.app:/x"]', "is not an https address"),
+        ('clients = ["desk", "other", "*"]', 'clients = ["nobody"]', "clients has 'nobody'"),
+        ('clients = ["desk", "other", "*"]', 'clients = ["https://app.example/"]', "clients has 'https://app.example/'"),
+        ('clients = ["desk"]\nagents', 'bound = true\nclients = ["desk"]\nagents', "no bound, no approval"),
+        ('clients = ["desk"]\nagents', 'keys = "shared"\nclients = ["desk"]\nagents', "no bound, no approval"),
+        ('clients = ["desk"]\nagents', 'clients = ["desk"]\nactor = { provider = "people", sub = "x" }\nagents', "names no workloads|there is no actor"),
+    ],
+)  # fmt: skip
+def test_what_nobody_could_log_in_with_does_not_load(old: str, new: str, why: str) -> None:
+    with pytest.raises(IssuanceError, match=why) as caught:
+        loaded(old, new)
+    assert caught.value.code == "policy"
+    assert loaded().login is not None
+
+
+def test_of_a_provider_where_people_log_in_nobody_needs_show_id_tokens() -> None:
+    assert loaded('client_ids = ["shell"]', "client_ids = []").login is not None
+
+
+@pytest.mark.parametrize(
+    "grant, client, why",
+    [
+        ("notes", "desk", None), ("notes", APP, None), ("notes", "stranger", "it is not for people who log in with"), ("sales", APP, "it is not for people"),
+        ("notes", None, "it is for people who log in with desk, other, *"), ("shell", None, None), ("shell", "desk", "it is not for people who log in with"),
+    ],
+)  # fmt: skip
+def test_a_grant_fits_those_applications_that_it_names(grant: str, client: str | None, why: str | None) -> None:
+    policy = loaded()
+    jane = imagined(policy, {"provider": "people", "sub": "alice", "groups": ["finance"]}, NOW)
+    misses = {fit.grant.name: fit.misses for fit in Desk(policy, KEYRING).fits(jane, None, client)}[grant]
+    assert misses is None if why is None else str(misses).startswith(why)
+
+
+def test_a_policy_tests_what_an_application_gets() -> None:
+    test = """
+[[test]]
+grant = "notes"
+client = "https://app.example/client.json"
+subject = { provider = "people" }
+allows = [{ tool = "read", arguments = {} }]
+denies = [{ tool = "purge", arguments = {} }]
+[[test]]
+grant = "notes"
+subject = { provider = "people" }
+refused = true
+"""
+    check_policy(loaded(more=test))
+    with pytest.raises(IssuanceError, match="test 1"):
+        check_policy(loaded(more=test.replace('"purge"', '"read"')))
+
+
+def test_a_root_of_a_login_says_so() -> None:
+    """So no other link 1 passes for a person's own words, and another application does not join its task."""
+    policy = loaded()
+    desk = Desk(policy, KEYRING, clock=lambda: NOW)
+    jane = imagined(policy, {"provider": "people", "sub": "alice"}, NOW)
+    ask = Ask(grant="notes", resources=("notes",), client="desk", by_login=True, held=True, keywords={"tools": {"read": {}}})
+    plan = desk.plan(ask, jane, None)
+    assert plan.root.unverified.root.ext["login:flow"] == "consent"  # type: ignore[union-attr]
+    assert plan.entry.actor == "application desk" and plan.entry.seen == ()
+    plain = desk.plan(Ask(grant="shell", resources=("notes",), held=True), jane, None)
+    assert "login:flow" not in plain.root.unverified.root.ext and plain.entry.seen  # type: ignore[union-attr]

@@ -1,0 +1,133 @@
+"""One suite for who logged in, over every registry: kept, found, changed once, and over with the login at the provider."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from captoken.errors import IssuanceError
+from captoken.issuance.registry import Ending, KeptLogin
+from captoken.issuance.registry.ports import GRACE
+from tests.fixtures import NOW
+from tests.issuance.registries import Place, entry, said
+
+FIRST, SECOND, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
+
+
+def login(id: str = "a", **facts: Any) -> KeptLogin:
+    usual = {
+        "id": id, "client": "app", "subject": "acme:jane", "provider": "acme", "session": "s1", "issued_at": NOW - 10, "content": b"{}",
+        "secret": FIRST, "salt": b"salt", "begun": NOW, "until": NOW + 60,
+    }  # fmt: skip
+    return KeptLogin(**{**usual, **facts})
+
+
+def turned(registry: Any, shown: bytes, next: bytes, now: int = NOW, task: str = "q3-1") -> KeptLogin | None:
+    found: KeptLogin | None = registry.turn_login(login(task=task, until=NOW + 3600), shown, next, now).login
+    return found
+
+
+def test_one_is_kept_once_and_found_until_its_end(place: Place) -> None:
+    registry = place.created()
+    assert registry.keep_login(login(), NOW) and not registry.keep_login(login(content=b"other"), NOW)
+    assert registry.login("a", NOW + 59) == login() and registry.login("a", NOW + 60) is None and registry.login("b", NOW) is None
+    assert "salt" not in repr(login()) and str(FIRST) not in repr(login())
+
+
+def test_a_secret_is_changed_once_and_then_the_former_one_ends_the_task(place: Place) -> None:
+    registry = place.created()
+    assert said(registry, entry("q3-1")) == "q3-1"
+    registry.keep_login(login(), NOW)
+    after = turned(registry, FIRST, SECOND)
+    assert after is not None and (after.turn, after.task, after.until, after.secret) == (1, "q3-1", NOW + 3600, SECOND)
+    assert turned(registry, SECOND, THIRD) is not None
+    # The second, again and in time: nothing is changed. The first was a code.
+    assert turned(registry, SECOND, THIRD, NOW + GRACE) == registry.login("a", NOW)
+    assert registry.is_live("q3-1", NOW)
+    assert turned(registry, FIRST, SECOND) is None and not registry.is_live("q3-1", NOW)
+    assert [one.task.id for one in registry.unpublished()] == ["q3-1"]
+    with pytest.raises(IssuanceError, match="over"):
+        turned(registry, THIRD, FIRST)
+
+
+@pytest.mark.parametrize("shown, now", [(SECOND, NOW + GRACE + 1), (SECOND, NOW - 1), (FIRST, NOW), (b"x" * 32, NOW)])
+def test_another_secret_or_a_late_one_ends_it(place: Place, shown: bytes, now: int) -> None:
+    registry = place.created()
+    registry.keep_login(login(), NOW)
+    turned(registry, FIRST, SECOND, task="")
+    turned(registry, SECOND, THIRD, task="")
+    assert registry.turn_login(login(until=NOW + 3600), shown, THIRD, now) == (None, ())
+    assert registry.login("a", NOW) is None
+
+
+def test_a_code_has_no_grace(place: Place) -> None:
+    registry = place.created()
+    registry.keep_login(login(), NOW)
+    turned(registry, FIRST, SECOND)
+    assert turned(registry, FIRST, SECOND) is None
+
+
+def test_of_several_at_once_one_changes_it(place: Place) -> None:
+    registry = place.created()
+    registry.keep_login(login(), NOW)
+    turned(registry, FIRST, SECOND)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: turned(registry, SECOND, THIRD), range(8)))
+    assert {one.turn for one in found if one is not None} == {2} and None not in found
+
+
+@pytest.mark.parametrize("facts", [{"session": "s1"}, {"subject": "acme:jane"}, {"subject": "acme:jane", "session": "s1"}], ids=str)
+def test_it_is_over_with_the_login_at_the_provider(place: Place, facts: dict[str, Any]) -> None:
+    registry = place.created()
+    registry.keep_login(login(), NOW)
+    registry.end(Ending(now=NOW, provider="acme", **{**facts, "session": "other"} if "session" in facts else {**facts, "subject": "acme:joe"}))
+    assert registry.login("a", NOW) is not None
+    registry.end(Ending(now=NOW, provider="acme", **facts))
+    assert registry.login("a", NOW) is None
+    with pytest.raises(IssuanceError) as caught:
+        registry.keep_login(login("b"), NOW)
+    assert caught.value.why == "the login has ended"
+
+
+def test_a_new_registry_says_until_when_it_takes_none(place: Place) -> None:
+    registry = place.created(floor=None, clock=lambda: NOW)
+    with pytest.raises(IssuanceError, match=r"has just started, and takes logins .* after 2025-"):
+        registry.keep_login(login(issued_at=NOW), NOW)
+    assert registry.keep_login(login(issued_at=NOW + 61), NOW)
+
+
+def test_what_acts_for_somebody_is_listed_and_forgotten(place: Place) -> None:
+    registry = place.created()
+    for id, client, subject in (("a", "app", "acme:jane"), ("b", "", "acme:jane"), ("c", "app", "acme:joe")):
+        registry.keep_login(login(id, client=client, subject=subject), NOW)
+    # Until its code was used, nothing acts.
+    assert registry.logins_of("acme:jane", NOW) == ()
+    turned(registry, FIRST, SECOND)
+    assert [one.id for one in registry.logins_of("acme:jane", NOW)] == ["a"]
+    assert registry.logins_of("acme:jane", NOW + 3600) == ()
+    registry.drop_login("a")
+    assert registry.logins_of("acme:jane", NOW) == () and registry.login("b", NOW) is not None
+
+
+def test_of_one_subject_so_many_are_kept(place: Place) -> None:
+    """Whoever can log in fills nobody's registry, and pushes out nobody else."""
+    registry = place.created()
+    registry.keep_login(login("joe", subject="acme:joe"), NOW)
+    registry.keep_login(login("browser", client=""), NOW)
+    for number in range(103):
+        registry.keep_login(login(f"n{number}", begun=NOW + number, until=NOW + 600), NOW)
+    found = [number for number in range(103) if registry.login(f"n{number}", NOW) is not None]
+    assert found == list(range(3, 103))
+    assert registry.login("joe", NOW) is not None and registry.login("browser", NOW) is not None
+    # What is over goes with the next one that comes.
+    registry.keep_login(login("late", begun=NOW + 5000, until=NOW + 9000), NOW + 5000)
+    assert registry.login("n50", NOW) is None
+
+
+def test_it_is_there_for_another_process(shared: Place) -> None:
+    registry = shared.created()
+    registry.keep_login(login(session=None), NOW)
+    assert shared.opened().login("a", NOW) == structs.replace(login(), session=None)
