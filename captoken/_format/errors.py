@@ -223,6 +223,7 @@ class Refused(CaptokenError):  # noqa: N818, the name reads as what it is
     - `for_model` is what the agent may be told.
     - `kind` is `invalid`, `insufficient`, `proof` or `unavailable` (24.13).
     - `here` says that nothing was sent, since what is held does not permit it.
+    - `request` is what to ask a person, if a consent would let it through: see `captoken.consent`.
     """
 
     code = "refused"
@@ -234,11 +235,13 @@ class Refused(CaptokenError):  # noqa: N818, the name reads as what it is
         *,
         kind: str = "insufficient",
         here: bool = False,
+        request: str | None = None,
     ) -> None:
         super().__init__(message)
         self.for_model = for_model
         self.kind = kind
         self.here = here
+        self.request = request
 
 
 class LimitError(CaptokenError):

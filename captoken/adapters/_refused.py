@@ -58,13 +58,18 @@ def decision_named(number: object) -> str:
     return ""
 
 
-def refused_there(kind: str, text: str, number: object = None) -> Refused:
+def refused_there(
+    kind: str,
+    text: str,
+    number: object = None,
+    asked: object = None,
+) -> Refused:
     """The server refused it. `text` is its public sentence, or its words for a model.
 
-    `number` is the id of its decision, as it was said.
+    `number` is the id of its decision, and `asked` what to ask a person, as they were said.
     """
     sentence = text[:_TEXT_CHARS]
     code = _CODE_OF_KIND.get(kind)
     told = sentence if code is None else told_to_model(code, None, proven=False)
     said = f"the server refused it ({kind}): {sentence}{decision_named(number)}"
-    return Refused(said, told, kind=kind)
+    return Refused(said, told, kind=kind, request=asked if isinstance(asked, str) else None)

@@ -281,8 +281,11 @@ async def _recheck(grant: AnyGrant, access: Access) -> None:
 
 def _refused(decision: Decision) -> UnsupportedOperationError:
     """What a client is told. The SDK would tell it all of a Denied, which is for the operator."""
-    data = {"io.captoken/decision": decision.id} if decision.id else None
-    return UnsupportedOperationError(Denied(decision).public, data)
+    data = {"io.captoken/decision": decision.id} if decision.id else {}
+    asked = decision.request()
+    if asked is not None:
+        data["io.captoken/consent-request"] = asked
+    return UnsupportedOperationError(Denied(decision).public, data or None)
 
 
 class _CheckedMessages(RequestContextBuilder):

@@ -196,10 +196,10 @@ def _raise_refused(body: bytes) -> None:
     told = said.get("for_model")
     if kind is None or not isinstance(told, str):
         return
-    refused = refused_there("insufficient", told)
+    refused = refused_there("insufficient", told, asked=said.get("consent_request"))
     number = decision_named(said.get("decision"))
     text = f"the server refused it: {said.get('detail')}{number}"
-    raise Refused(text, refused.for_model, kind=kind)
+    raise Refused(text, refused.for_model, kind=kind, request=refused.request)
 
 
 def _put(asked: Any, credentials: str) -> None:

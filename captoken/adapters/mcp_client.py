@@ -37,6 +37,7 @@ from captoken._writing.keywords import Strings
 from captoken.adapters._context_value import context_value
 from captoken.adapters._mcp.messages import (
     CALL,
+    CONSENT,
     DECISION,
     FREE,
     KIND,
@@ -379,7 +380,9 @@ class Presenting:
         if kind is None and not said.startswith(_NOT_PERMITTED):
             return
 
-        refused = refused_there(str(kind or "insufficient"), said, meta.get(DECISION))
+        refused = refused_there(
+            str(kind or "insufficient"), said, meta.get(DECISION), meta.get(CONSENT)
+        )
         if said == DOMAIN and "tables" not in self._keep:
             raise Refused(
                 f"{refused}. The presented token has no rights to tables: "
@@ -488,7 +491,9 @@ async def _refusing(answer: Awaitable[Any]) -> Any:
         kind = data.get(KIND) if isinstance(data, Mapping) else None
         if not isinstance(kind, str):
             raise
-        refused = refused_there(kind, error.error.message, data.get(DECISION))
+        refused = refused_there(
+            kind, error.error.message, data.get(DECISION), data.get(CONSENT)
+        )
     # Out of the `except`: the SDK's own error says no more, in some thirty lines.
     raise refused
 

@@ -38,11 +38,12 @@ from captoken.adapters.a2a import (
 )
 from captoken.adapters.asgi import CaptokenMiddleware
 from captoken.adapters.httpx import auth
+from captoken.consent import Approver, ApproverKey
 from captoken.current import Held
 from captoken.errors import NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
-from tests.fixtures import KEYRING, NOW, clock, mint
+from tests.fixtures import KEYRING, NOW, WHO, clock, mint
 
 REFUSED = "The token does not permit this request."
 
@@ -265,6 +266,29 @@ def test_a_refusal_has_the_id_of_its_record(caplog: pytest.LogCaptureFixture) ->
             assert denied.id and denied.id in str(refused) and REFUSED in str(refused)
             (line,) = [line for line in caplog.messages if line.startswith("refused: ")]
             assert denied.id in line and "POST /" in line
+
+    run(story)
+
+
+def test_a_sub_agent_elsewhere_sends_up_what_to_ask_and_takes_the_consent() -> None:
+    """The request goes up with the refusal, the consent comes down with the token. (40.8)"""
+    jane = Approver(ApproverKey.generate(), clock=clock())
+    asks = [{"by": jane.public, "for": {"tables": ["sales"]}}]
+    token = Issuer(KEYRING, clock=clock()).mint(**WHO, tables=["*"], operations=["*"], audience="sales-agent", consent=asks)
+
+    async def story() -> None:
+        async with Server().running() as server, httpx.AsyncClient(base_url=server.url) as http:
+            consents: list[str] = []
+            answers = []
+            for _ in range(3):
+                text = token.present(audience="sales-agent", consents=consents)
+                headers = {"A2A-Version": "1.0", "Authorization": f"Bearer {text}"}
+                answer = (await http.post("/", json={**CALL, "params": PARAMS}, headers=headers)).json()
+                told = next(iter(answer.get("error", {}).get("data") or [{}]))
+                asked = told.get("io.captoken/consent-request") or told.get("metadata", {}).get("io.captoken/consent-request")
+                consents = [jane.consent(asked)] if asked else consents
+                answers.append("result" in answer)
+            assert answers == [False, True, False] and server.agent.did == ["sales"]
 
     run(story)
 

@@ -11,6 +11,9 @@
      "for_model": "Not permitted: table hr is not among the tables of this task. …",
      "needed": {"allow": {"hr": ["select"]}}}
 
+Where a person's consent would let the request through, `consent_request` is what to ask: it has the
+facts as this server judged them, and no part of the token.
+
 What a stranger can cause has one body: malformed, unknown version, unknown key, bad signature and
 revoked are told as one, without a code. Whoever does not hold a genuine token learns by it neither
 which keys exist nor which tokens were taken back.
@@ -179,6 +182,9 @@ def _client_fields(decision: Decision, public: str) -> dict[str, Any]:
     needed = _needed(decision)
     if needed:
         told["needed"] = needed
+    asked = decision.request()
+    if asked is not None:
+        told["consent_request"] = asked  # for a person, and not for the model
     return told
 
 

@@ -449,7 +449,8 @@ class Gate:
         denied = Denied(decision)
         if denied.kind == "insufficient":
             told = decision.for_model(tell_limits=self._tell_limits)
-            return NotLetIn(denied.kind, told, method == CALL, decision.id)
+            asked = decision.request()
+            return NotLetIn(denied.kind, told, method == CALL, decision.id, asked)
         return NotLetIn(denied.kind, denied.public, decision=decision.id)
 
 

@@ -40,6 +40,8 @@ TOKEN = "io.captoken/token"  # noqa: S105, a name and no secret
 KIND = "io.captoken/kind"
 # The member beside it with the denial's id in the server's log and trail.
 DECISION = "io.captoken/decision"
+# And the one with what to ask a person, where a consent would let the request through.
+CONSENT = "io.captoken/consent-request"
 
 CALL = "tools/call"
 
@@ -108,11 +110,20 @@ class NotLetIn(Exception):  # noqa: N818, the name reads as what it is
 
     `text` is for the client, `kind` is that of a denial. `tool`: it goes out as the result of a
     tool, for the model, and not as an error. `decision`: the id of the denial that is on record.
+    `asked`: what to ask a person, where a consent would do.
     """
 
-    def __init__(self, kind: str, text: str, tool: bool = False, decision: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        text: str,
+        tool: bool = False,
+        decision: str = "",
+        asked: str | None = None,
+    ) -> None:
         super().__init__(text)
         self.decision = decision
+        self.asked = asked
         self.kind = kind
         self.text = text
         self.tool = tool
@@ -124,10 +135,16 @@ class NotLetIn(Exception):  # noqa: N818, the name reads as what it is
 
     @property
     def data(self) -> dict[str, str]:
-        """Of a JSON-RPC error, and of a result for the model: kind and id of the denial."""
-        if not self.decision:
-            return {KIND: self.kind}
-        return {KIND: self.kind, DECISION: self.decision}
+        """Of a JSON-RPC error, and of a result for the model: kind and id of the denial.
+
+        And what to ask a person, which a client takes out before the model sees the result.
+        """
+        told = {KIND: self.kind}
+        if self.decision:
+            told[DECISION] = self.decision
+        if self.asked is not None:
+            told[CONSENT] = self.asked
+        return told
 
 
 class Keeper(Protocol):
