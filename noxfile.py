@@ -286,6 +286,13 @@ def mutation(session: nox.Session, room: str) -> None:
     session.run("python", "-m", "tests.mutation", room, *sample)
 
 
+@nox.session(python=PYTHONS[0])
+def reactions(session: nox.Session) -> None:
+    """Rules read ten million records of a hundred thousand agents, in bounded memory."""
+    prepare(session)
+    session.run("python", "-m", "tests.reactions.measure", "10000000", "100000")
+
+
 @nox.session(python=False)
 def large(session: nox.Session) -> None:
     """The examples of Google's ADK, the Claude Agent SDK and CrewAI, each from the wheel."""

@@ -1,6 +1,6 @@
 """python -m tests.reactions.measure [RECORDS] [AGENTS]: how fast rules read a trail, and how much memory that takes.
 
-A trail is made of so many decisions on tokens of so many agents, each of which has a text of its own. Three rules read it. Then
+A trail is made of so many decisions on tokens of so many agents, each of which has a text of its own. Three rules read it, in so much memory as is allowed here, however many records there are. Then
 how long it takes from a fifth refusal to the denial by a verifier whose feed looks at each decision.
 """
 
@@ -37,6 +37,9 @@ then = "alert"
 why = "mails"
 """
 )
+
+
+MOST = 150  # MB that following may take
 
 
 def make(path: Path, decisions: int, agents: int) -> int:
@@ -85,6 +88,7 @@ def follow(folder: Path) -> None:
     size = sum(os.path.getsize(path) for path in folder.glob("react.db*")) / 2**20
     print(f"{records:,} records: {records / took:,.0f} a second of processor time, {time.perf_counter() - begun:.1f} s")
     print(f"memory {memory:.0f} MB, {before:.0f} of them before; file {size:.0f} MB; {causes} causes{trouble or ''}")
+    assert memory - before <= MOST and not trouble and causes
 
 
 def latency(folder: Path, times: int = 10) -> None:
