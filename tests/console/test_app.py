@@ -185,7 +185,7 @@ def test_the_inspector_has_a_policy_of_its_own(browser: Browser) -> None:
     assert inspector.policy(text) == policy
     assert answer.headers["content-security-policy"] == f"{policy}; frame-ancestors 'none'"
     assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
-    assert text == inspector.page() and len(text) <= 166_900 and re.search(r"\ssrc=|\shref=|url\(|@import", text) is None
+    assert text == inspector.page() and len(text) <= 220_000 and re.search(r"\ssrc=|\shref=|url\(|@import", text) is None
 
     assert browser.get("/inspector.html", cookie="").status == 403
 

@@ -7,6 +7,7 @@ axe-core in `web/node_modules`.
 from __future__ import annotations
 
 import json
+import re
 import socket
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
@@ -264,7 +265,12 @@ def test_it_says_what_the_library_says_of_each_vector(page: Page) -> None:
 
 
 def compared(text: str, keyring: Keyring, names: list[str], now: int, got: Json) -> tuple[Any, Any]:
-    """What the library says of a text, and what the page does, in one form."""
+    """What the library says of a text, and what the page does, in one form.
+
+    The page joins the lines of a token that a mail has wrapped, and says so.
+    """
+    if text.startswith("cap1_"):
+        text = re.sub(r"\r?\n[> \t]*", "", text)
     try:
         shown = read(text)
     except TokenFormatError as error:
@@ -633,10 +639,99 @@ def test_who_cannot_see_it_can_use_it(page: Page, scheme: str, width: int) -> No
         (asking().with_raw_link(b'{"unknown":1}').serialize(), key_file(KEYRING), NOW),
         (good[:90], "", NOW),
         ('{"tables":["sales"]}', "", NOW),
+        (jwt({"iss": MARKUP}), "", NOW),
     ):
         seen(page, token, secret, at, open=THIRD.public)
+        narrow = page.get_by_label("What tables is narrowed to")
+        if narrow.count():
+            narrow.fill("sales, payroll" if secret else "sales")
         parts = page.get_by_role("button", name="link 1", exact=False)
         if parts.count():
             parts.first.click()
         found += violations(page)
     assert found == [], "\n".join(found)
+
+
+# --- what else is pasted, and what is made of it ---------------------------------------------------
+
+
+def jwt(claims: Json) -> str:
+    parts = [json.dumps(part).encode() for part in ({"alg": "RS256", "typ": "JWT"}, claims)]
+    return ".".join([*(urlsafe_b64encode(part).decode().rstrip("=") for part in parts), "c2ln"])
+
+
+@pytest.mark.parametrize("dress", ["Bearer {}", "Authorization: Bearer {}", "authorization:\n bearer {}\n", "> {}", "{}"])
+def test_a_token_is_taken_as_it_was_found(page: Page, dress: str) -> None:
+    """With a header, and wrapped by a mail that was answered. The page says that it reads it so."""
+    text = ISSUER.mint(subject="user:jane", agent="orchestrator", task="q3", tables=["sales"], operations=["select"]).serialize()
+    wrapped = "\r\n> ".join(text[at : at + 72] for at in range(0, len(text), 72))
+    got = seen(page, dress.format(wrapped), key_file(KEYRING), NOW)
+    assert got["banner"] == "Verified"
+    page.get_by_text("without the header and the line ends").wait_for()
+    assert seen(page, text, "", NOW)["banner"] == "Not verified"
+    assert page.get_by_text("without the header and the line ends").count() == 0
+
+
+def test_a_json_web_token_is_told_from_ours(page: Page) -> None:
+    """What it says is text, and no claim but those that one knows is shown."""
+    seen(page, jwt({"iss": MARKUP, "aud": ["warehouse"], "exp": NOW, "nonce": "secret-thing"}), "", NOW)
+    page.get_by_role("heading", name="A JSON Web Token, and no captoken").wait_for()
+    said = page.locator(".said").inner_text()
+    assert json.dumps(MARKUP) in said and '["warehouse"]' in said and "2025-11-25 09:00:00Z" in said and "secret-thing" not in said
+    for text in ("eyJ.eyJ.x", "eyJ!.eyJhIjoxfQ.x"):
+        seen(page, text, "", NOW)
+    assert page.locator("#app img").count() == 0
+
+
+def test_a_sample_is_narrowed_and_tried(page: Page) -> None:
+    """From the empty page, by clicks: what is more than it has is said, what is less is written, and looked at."""
+    page.evaluate(f"Date.now = () => {NOW}000")
+    page.get_by_role("button", name="Show me a sample").click()
+    page.get_by_text("Every signature holds").wait_for()
+    page.get_by_text("Denied").wait_for()
+    value = page.get_by_label("What tables is narrowed to")
+    value.fill("sales, payroll")
+    page.locator(".narrow .problem", has_text="payroll").wait_for()
+    assert page.get_by_label("The narrower token").count() == 0
+    value.fill("sales")
+    page.get_by_role("button", name="One more keyword").click()
+    page.get_by_label("What expires_in is narrowed to").fill("1m")
+    page.get_by_label("Handed to").fill("chart-agent")
+    made = page.get_by_label("The narrower token").input_value()
+    assert Token.parse(made).unverified.holder == "chart-agent"
+    page.get_by_role("button", name="Look at this one").click()
+    page.get_by_text("Every signature holds").wait_for()
+    page.get_by_label("What the server states").fill('{"table": "sales", "operation": "select"}')
+    page.get_by_text("Allowed: every link permits it.").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "text"),
+    [
+        ("operations", "select", "operations"),
+        ("allow", '{"sales": ["select"]}', "allow"),
+        ("columns", '{"sales": ["id"]}', "columns"),
+        ("rows", '{"sales": {"region": {"in": ["eu"]}}}', "rows"),
+        ("where", '{"region": {"in": ["eu"]}}', "where"),
+        ("uses", "10", "uses"),
+        ("budget", '{"cents": 500}', "budget"),
+        ("marks", '{"private": {"tables": ["crm"]}}', "marks"),
+        ("fresh", "60", "fresh"),
+        ("expires_in", "10m", "exp"),
+        ("expires_at", str(NOW + 60), "exp"),
+        ("not_before", str(NOW), "nbf"),
+        ("audience", "warehouse", "aud"),
+        ("task", "q3/eu", "task"),
+        ("depth", "1", "depth"),
+        ("delegate_only", "true", "delegate_only"),
+    ],
+)
+def test_each_keyword_has_a_line(page: Page, keyword: str, value: str, text: str) -> None:
+    token = ISSUER.mint(subject="user:jane", agent="orchestrator", task="q3", tables=["sales"], operations=["select", "insert"], expires_in=3600)
+    seen(page, token.serialize(), "", NOW)
+    page.get_by_label("Keyword 1").select_option(keyword)
+    page.get_by_label(f"What {keyword} is narrowed to").fill(value)
+    made = Token.parse(page.get_by_label("The narrower token").input_value())
+    assert f'"{text}"'.encode() in made.unverified.bodies[-1]
+    page.get_by_label(f"What {keyword} is narrowed to").fill("{")
+    page.locator(".narrow .problem").wait_for()

@@ -8,8 +8,10 @@ import { BytesPanel } from "./bytes";
 import type { Mark } from "./bytes";
 import { sectionsOf } from "./layout";
 import type { Section } from "./layout";
+import { Narrow } from "./narrow";
+import { sample } from "./sample";
 import { Links, Says, Summary } from "./says";
-import { bare, read } from "./read";
+import { bare, read, undressed } from "./read";
 import type { Read } from "./read";
 import { publicIn, verify } from "./verify";
 import type { Keys, Verdict } from "./verify";
@@ -49,7 +51,7 @@ const UNMARKED: Mark = { chosen: null, over: null };
 
 // What is made of what was pasted.
 function taken(pasted: Pasted): Pick<Shown, "pasted" | "seen" | "verdict"> {
-  const seen = read(bare(pasted.token), pasted.now);
+  const seen = read(undressed(pasted.token), pasted.now);
   const verdict = seen?.kind === "token" ? verify(seen, pasted, pasted.now) : null;
   return { pasted, seen, verdict };
 }
@@ -72,7 +74,7 @@ class App extends Component<object, Shown> {
       const isOther = change.token !== undefined && change.token !== pasted.token;
       return {
         ...taken({ ...pasted, ...change, now: secondsNow() }),
-        ...(isOther && { mark: UNMARKED, sections: sectionsOf(bare(change.token ?? "")) }),
+        ...(isOther && { mark: UNMARKED, sections: sectionsOf(undressed(change.token ?? "")) }),
       };
     });
 
@@ -104,7 +106,7 @@ class App extends Component<object, Shown> {
             onSay={this.say}
             onClear={this.clear}
           />
-          {seen ? <div class="said">{this.saying(seen)}</div> : <Empty />}
+          {seen ? <div class="said">{this.saying(seen)}</div> : <Empty onSay={this.say} />}
           {seen && !isJson(seen) && (
             <BytesPanel
               sections={sections}
@@ -132,6 +134,11 @@ class App extends Component<object, Shown> {
             onType={(access) => this.say({ access })}
           />
         )}
+        <Narrow
+          key={`narrow-${this.state.round}`}
+          held={undressed(pasted.token)}
+          onLook={(token) => this.say({ token })}
+        />
         <Links
           seen={seen}
           parts={sections[0]?.parts ?? []}
@@ -145,7 +152,7 @@ class App extends Component<object, Shown> {
 }
 
 // These are text themselves, or several texts.
-const isJson = (seen: Read): boolean => ["ticket", "link", "set"].includes(seen.kind);
+const isJson = (seen: Read): boolean => ["ticket", "link", "set", "jwt"].includes(seen.kind);
 
 // --- what is above -------------------------------------------------------------------------------
 
@@ -199,7 +206,9 @@ function bannerOf(seen: Read | null, verdict: Verdict | null): Said {
       kind: "unverified",
       head: "Not verified",
       text:
-        seen.kind === "set"
+        seen.kind === "jwt"
+          ? "Its issuer’s key would have to be asked, and the page asks nobody."
+          : seen.kind === "set"
           ? "A server is sent its own token, and never the set."
           : "Alone it cannot be: a verifier looks at it together with its token.",
     };
@@ -281,7 +290,10 @@ function Paste(props: {
         {...ALONE}
       />
       <p class="hint" id="token-hint">
-        As it is held, or as it is sent. A discharge, a ticket or a link alone is read as well.
+        {undressed(pasted.token) === bare(pasted.token)
+          ? "As it is held, or as it is sent. "
+          : "It is read without the header and the line ends that it came in: a server takes neither. "}
+        A discharge, a ticket or a link alone is read as well.
       </p>
       <label for="secret">The root key</label>
       <textarea
@@ -323,7 +335,7 @@ function Paste(props: {
   );
 }
 
-function Empty(): JSX.Element {
+function Empty(props: { onSay: (change: Partial<Pasted>) => void }): JSX.Element {
   return (
     <section class="panel empty" aria-labelledby="empty-title">
       <h2 id="empty-title">What you will see</h2>
@@ -332,7 +344,14 @@ function Empty(): JSX.Element {
         <li>Each link: who added it, what it takes away, and what is wrong with it.</li>
         <li>Its bytes, and what each of them is.</li>
         <li>With the root key: whether it is genuine, and whether a server would take it now.</li>
+        <li>How to narrow it, and what would be more than it has.</li>
       </ul>
+      <p>
+        <button type="button" onClick={() => props.onSay(sample())}>
+          Show me a sample
+        </button>
+      </p>
+      <p class="hint">The page makes it, with a key of this moment that opens nothing.</p>
     </section>
   );
 }

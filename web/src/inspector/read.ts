@@ -67,7 +67,7 @@ export interface TokenRead {
 
 // What travels beside tokens, alone: a discharge, a ticket, a link, a proof; or several of them.
 export interface OtherRead {
-  readonly kind: "discharge" | "ticket" | "link" | "proof" | "set";
+  readonly kind: "discharge" | "ticket" | "link" | "proof" | "set" | "jwt";
   readonly title: string;
   readonly says: readonly string[];
   readonly isOver: boolean;
@@ -90,6 +90,16 @@ export function bare(pasted: string): string {
   return pasted.slice(before < 0 ? start : before, behind < 0 ? end : end + behind + 1);
 }
 
+const HEADER = /^[> \t\r\n]*(?:authorization:)?[> \t\r\n]*(?:bearer\b)?[> \t\r\n]*(?=caps?1[adpu]?_)/i;
+
+// A token without what it came in: a header before it, line ends of a mail, its `>` before each.
+// Anything else stays as it was pasted.
+export function undressed(pasted: string): string {
+  const text = bare(pasted);
+  const header = HEADER.exec(text);
+  return header ? text.slice(header[0].length).replace(/\r?\n[> \t]*/g, "") : text;
+}
+
 // What a text without blanks round it says; null where there is none.
 export function read(text: string, now: number): Read | null {
   if (text === "") return null;
@@ -97,10 +107,49 @@ export function read(text: string, now: number): Read | null {
     if (text.startsWith("{")) return readJson(text, now);
     if (/^cap1[ud]_[^.]*$/.test(text)) return readDischarge(text, now);
     if (/^cap1p_[^.]*$/.test(text)) return readProof();
+    if (JWT.test(text)) return readJwt(text);
     if (text.startsWith(SET_PREFIX)) return readSet(text, now);
     return readToken(text, now);
   } catch (error) {
     return { kind: "none", problem: problemOf(error) };
+  }
+}
+
+// --- what is no token of ours --------------------------------------------------------------------
+
+const JWT = /^(?:authorization:\s*)?(?:bearer\s+)?(eyJ[\w-]+)\.(eyJ[\w-]*)\.[\w-]*$/i;
+
+// A JSON Web Token: what it says of itself, and what one does with it here. It is not verified.
+function readJwt(text: string): OtherRead {
+  const [, head = "", claims = ""] = JWT.exec(text) ?? [];
+  const says = [...claimsOf(head, ["alg", "typ", "kid"]), ...claimsOf(claims, CLAIMS)];
+  return {
+    kind: "jwt",
+    title: "A JSON Web Token, and no captoken",
+    says: [
+      ...says,
+      "captoken does not take it as a token: an issuance service takes such an assertion, and gives a token for it",
+    ],
+    isOver: false,
+    problem: null,
+  };
+}
+
+const CLAIMS = ["iss", "sub", "aud", "azp", "scope", "iat", "nbf", "exp"];
+
+function claimsOf(part: string, names: readonly string[]): string[] {
+  try {
+    const bytes = Uint8Array.from(atob(part.replace(/-/g, "+").replace(/_/g, "/")), (char) => char.charCodeAt(0));
+    const said: unknown = JSON.parse(new TextDecoder().decode(bytes));
+    if (typeof said !== "object" || said === null) return [];
+    return names.flatMap((name) => {
+      const value = (said as Record<string, unknown>)[name];
+      if (value === undefined) return [];
+      const isTime = typeof value === "number" && ["iat", "nbf", "exp"].includes(name);
+      return [`${name} ${isTime ? readableTime(value) : plain(JSON.stringify(value))}`];
+    });
+  } catch {
+    return [];
   }
 }
 

@@ -4,10 +4,10 @@ import { Keyring } from "../../../ports/typescript/src/keyring.js";
 import type { Access } from "../../../ports/typescript/src/language/access.js";
 import type { Refusal } from "../../../ports/typescript/src/verification/authenticate.js";
 import { Verifier } from "../../../ports/typescript/src/verification/verifier.js";
-import type { Caveats } from "../../../ports/typescript/src/writing/compose.js";
 import { Issuer } from "../../../ports/typescript/src/writing/issuer.js";
 import type { Token } from "../../../ports/typescript/src/writing/token.js";
-import { readObject, tried, troubleOf } from "../tried";
+import { caveatsOf } from "../caveats";
+import { tried, troubleOf } from "../tried";
 import type { Tried } from "../tried";
 
 // A link: the agent that it is written for, and its caveats as they were typed.
@@ -30,19 +30,6 @@ export interface Played {
 const keyring = Keyring.generate();
 const issuer = new Issuer(keyring);
 const verifier = new Verifier(keyring);
-
-// The Python names of keywords, which most pages have, and those of the library for TypeScript.
-const NAMES: Readonly<Record<string, string>> = {
-  expires_in: "expiresIn",
-  expires_at: "expiresAt",
-  not_before: "notBefore",
-  delegate_only: "delegateOnly",
-};
-
-function caveatsOf(typed: string): Caveats {
-  const made = [...readObject(typed)].map(([name, value]) => [NAMES[name] ?? name, value]);
-  return Object.fromEntries(made) as Caveats;
-}
 
 export function play(story: Story): Played {
   const troubles = story.links.map(() => "");
