@@ -150,7 +150,7 @@ def proxies(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def mcp_servers(session: nox.Session) -> None:
-    """MCP servers and clients of others at the gateway, from npm and PyPI, as they are."""
+    """MCP servers and clients of others, at the gateway and at a login, as they are."""
     prepare(session)
     folder = Path(session.create_tmp())
     servers = [f"server-{name}" for name in ("filesystem", "memory", "everything", "github")]
@@ -167,7 +167,8 @@ def mcp_servers(session: nox.Session) -> None:
     npm = (str(folder / "bin/npm"), "install", "--silent", "--prefix", str(folder))
     session.run(*npm, *packages, env=path, external=True)
     own = {"CAPTOKEN_MCP_SERVERS": str(folder)}
-    session.run("pytest", "-m", "mcpservers", "tests/adapters/test_gateway_mcp_servers.py", env=own)
+    tests = ("tests/adapters/test_gateway_mcp_servers.py", "tests/issuance/test_login_clients.py")
+    session.run("pytest", "-m", "mcpservers", *tests, env=own)
 
 
 @nox.session(python=PYTHONS[0])

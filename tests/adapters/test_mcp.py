@@ -1010,9 +1010,25 @@ def test_a_missing_token_can_be_answered_as_http_has_it_so_that_a_client_logs_in
         assert "result" in post_to(url, message("tools/call", **look), **in_header).json()
         assert len(ran.calls) == 2
 
-        # What came is the guard's to judge, and what cannot be read the server's.
-        forged = post_to(url, message("tools/call", **look), authorization="Bearer cap1_AAAA")
-        assert forged.status_code == 200 and forged.json()["error"]["code"] == 401
+        # What is no good is told as HTTP has it, so that a client refreshes. It has one record, and a good one has the guard's alone.
+        def decided() -> int:
+            return sum(b'"kind":"decision"' in line for line in lines)
+
+        before = decided()
+        late = mint(tools=TOOLS, expires_at=fixtures.NOW)
+        for text in ("cap1_AAAA", late.serialize()):
+            spurned = post_to(url, message("tools/call", **look), authorization=f"Bearer {text}")
+            assert spurned.status_code == 401 and 'error="invalid_token"' in spurned.headers["www-authenticate"], text
+            assert named in spurned.headers["www-authenticate"]
+        assert decided() == before + 2
+        assert "result" in post_to(url, message("tools/call", **look), **in_header).json() and decided() == before + 3
+        ran.calls.pop()
+
+        # What is good is the guard's to judge, also where it permits another tool alone; and what cannot be read is the server's.
+        for unread in ("bearer x", "Basic x", "Bearer a b"):
+            assert post_to(url, message("tools/call", **look), authorization=unread).status_code == 200, unread
+        other = message("tools/call", name="purge", arguments={})
+        assert post_to(url, other, **in_header).json()["result"]["isError"] is True
         assert post_to(url, message("tools/call", {TOKEN: None}, **look)).json()["error"]["code"] == 401
         for unread in (b"{", b"[" * 1500, b"3", b'{"method": 3}'):
             assert post_to(url, unread).status_code in (400, 500), unread

@@ -1,26 +1,29 @@
 """An MCP server over HTTP that says where a token is to be had: 401 with a challenge (RFC 9728).
 
 The guard of a server answers in MCP's own words, and MCP's words travel with the status 200. A
-client that could log in by itself waits for a 401. So this stands round the application that the
-SDK makes, and answers requests that bring no token at all.
+client that could log in by itself, or refresh its token, waits for a 401. So this stands round the
+application that the SDK makes. It answers requests that bring no token at all, and those whose
+header has one that is no good: expired, revoked, forged.
 
-It decides nothing. Whatever it lets through comes to the guard, which looks at the token; whatever
+It permits nothing. Whatever it lets through comes to the guard, which looks at the token; whatever
 it cannot read, it lets through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from captoken._language.bounds import MESSAGES, read_bytes
+from captoken._verification.decision import Denied
 from captoken.adapters._http.exchange import (
     ASGIApp,
     Body,
     ClientGone,
+    Header,
     Reply,
     RequestError,
     Response,
@@ -41,17 +44,21 @@ class Challenging:
         *,
         needs_token: Callable[[str], bool],
         refused: Callable[[], Awaitable[object]],
+        spurned: Callable[[Iterable[Header]], Awaitable[Denied | None]],
         resource: str,
         resource_metadata: str | Mapping[str, Any],
         max_body: int,
     ) -> None:
         """`needs_token`: whether a method does. `refused`: is awaited with each challenge.
 
+        `spurned`: the denial of a token in headers that is no good, once it is on record.
+
         Raises ValueError for a `resource` that is neither https nor on this machine.
         """
         self._app = app
         self._needs_token = needs_token
         self._refused = refused
+        self._spurned = spurned
         self._max_body = read_bytes(max_body, "max_body")
 
         # RFC 9728, 3.1: the path of the resource stands behind the well-known one.
@@ -83,10 +90,13 @@ class Challenging:
         except ClientGone:
             return None
         # With a header of any kind it is the guard's to say.
-        has_header = bool(values_of(scope["headers"], b"authorization"))
-        if not has_header and self._lacks_token(sent):
-            await self._refused()
-            return await reply.answer(self._refusals.unauthenticated())
+        if self._lacks_token(sent):
+            if not values_of(scope["headers"], b"authorization"):
+                await self._refused()
+                return await reply.answer(self._refusals.unauthenticated())
+            denied = await self._spurned(scope["headers"])
+            if denied is not None:
+                return await reply.answer(self._refusals.denied(denied))
         return await self._app(scope, body.receive, send)
 
     def _lacks_token(self, sent: bytes) -> bool:

@@ -20,6 +20,8 @@ from functools import partial, wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypedDict, TypeVar
 
+from msgspec import structs
+
 from captoken import current
 from captoken._format.text import without_proof
 from captoken._language.bounds import BODY_BYTES, TOO_LARGE, too_large
@@ -27,9 +29,11 @@ from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import AsyncGrant, Grant
 from captoken._verification.records import CODES
 from captoken._verification.telling import answering as logged_as
-from captoken._verification.verifier import AnyVerifier
+from captoken._verification.verifier import AnyVerifier, Verifier
 from captoken._writing.token import Token
 from captoken.adapters._asking import served_by
+from captoken.adapters._http.credentials import text_in
+from captoken.adapters._http.exchange import Header, RequestError
 from captoken.adapters._mcp.calls import Stated, access_of, answer_of, denied_by, no_call
 from captoken.adapters._mcp.challenge import Challenging
 from captoken.adapters._mcp.messages import (
@@ -300,10 +304,37 @@ class Gate:
             self.sessions.guarded(app, max_body),
             needs_token=self.needs_token,
             refused=self.record_unverified,
+            spurned=self.spurned,
             resource=resource,
             resource_metadata=resource_metadata,
             max_body=max_body,
         )
+
+    async def spurned(self, headers: Iterable[Header]) -> Denied | None:
+        """The denial of a token in headers that is no good, whatever is asked; None for any other.
+
+        It is looked at without a record, since the guard makes one of what it lets in. A text with
+        a proof is for the guard: here nobody knows what it has to be about.
+        """
+        try:
+            text = text_in(headers)
+        except RequestError:
+            return None
+        if text is None or text != without_proof(text):
+            return None
+        parts = self._verifier.blocking.parts
+        quiet = structs.replace(parts, stores=structs.replace(parts.stores, trail=None))
+        try:
+            await answer_of(Verifier.of_parts(quiet), lambda face: face.authenticate(text))
+        except Denied as denied:
+            if denied.kind != "invalid":
+                return None
+        else:
+            return None
+        found: Decision = await answer_of(
+            self._verifier, lambda face: face.deny(text, "malformed", "it is no good now")
+        )
+        return Denied(found)
 
     def under(self, grant: Grant | None) -> AbstractContextManager[object]:
         """Around what answers a message, inside `answering`: under its grant, if it needed one.
@@ -485,7 +516,7 @@ class Challenges:
         resource_metadata: str | Mapping[str, Any],
         max_body: int = BODY_BYTES,
     ) -> Callable[..., Awaitable[None]]:
-        """The server's ASGI application, answering 401 where no token came (RFC 6750, RFC 9728).
+        """The server's ASGI application, answering 401 without a good token (RFC 6750, RFC 9728).
 
             app = guard.challenging(
                 server.streamable_http_app(),  # of fastmcp: server.http_app()
@@ -493,8 +524,9 @@ class Challenges:
                 resource_metadata={"authorization_servers": ["https://login.example"]},
             )
 
-        So clients that can log in begin to. Without this, a missing token is an error of MCP's with
-        the status 200. A token that came is for the guard, as ever.
+        So clients that can log in begin to, and those whose token has expired refresh it. Without
+        this, a missing token is an error of MCP's with the status 200. What a genuine token permits
+        is for the guard to say, as ever.
 
         `resource`: the URL of the server, as clients know it.
         `resource_metadata`: the fields of the document that names whom to ask for a token, served

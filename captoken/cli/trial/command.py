@@ -6,6 +6,7 @@ from captoken.adapters._http.exchange import Receive, Response, Scope, Send, res
 from captoken.adapters.issuance import IssuanceService
 from captoken.cli.trial.people import People
 from captoken.cli.trial.server import AUDIENCE, notes
+from captoken.issuance.documents import Documents
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.policy import read
 from captoken.issuance.registry import MemoryRegistry
@@ -52,9 +53,12 @@ give = {{ expires_in = 900, tools = {{ "read_note" = {{}}, "write_note" = {{ nam
 
 
 class Trial:
-    """The application. `origin` is where it will be: on loopback."""
+    """The application. `origin` is where it will be: on loopback.
 
-    def __init__(self, origin: str) -> None:
+    `documents`: those of applications, fetched unless given.
+    """
+
+    def __init__(self, origin: str, documents: Documents | None = None) -> None:
         keyring = Keyring.generate()
         self._host = origin.partition("://")[2].encode()
         policy = read(_POLICY.format(origin=origin))
@@ -65,6 +69,7 @@ class Trial:
             MemoryRegistry(floor=0),
             # They are asked for before this serves.
             keys=ProviderKeys(policy, sources={"people": self._people.keys}),
+            documents=documents,
             is_trial=True,
         )
         self._guarded, self._notes = notes(keyring.for_audience(AUDIENCE), origin)

@@ -1,0 +1,244 @@
+"""MCP clients of others, as they are, log a person in and call a guarded tool: nothing in them knows of captoken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from fastmcp import Client as FastClient
+from fastmcp.client.auth import OAuth
+from mcp.client.auth import OAuthClientProvider
+from mcp.client.session import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+
+from captoken.cli.trial.command import Trial
+from tests.adapters.serving import listening, origin_of, served
+
+from .logging_in import APP, Person, at_documents, sent_back
+from .office import node
+
+DOCUMENT = {"client_id": APP, "client_name": "App", "redirect_uris": ["http://127.0.0.1/callback"]}
+BACK = "http://127.0.0.1:5678/callback"
+
+
+@pytest.fixture
+def trial() -> Iterator[str]:
+    with listening() as one, served(Trial(origin_of(one), at_documents({APP: DOCUMENT})), one, lifespan="on") as origin:
+        yield origin
+
+
+class Kept:
+    """Where an SDK keeps what it was given."""
+
+    def __init__(self, client: OAuthClientInformationFull | None = None) -> None:
+        self.tokens: OAuthToken | None = None
+        self.client = client
+
+    async def get_tokens(self) -> OAuthToken | None:
+        return self.tokens
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        self.tokens = tokens
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return self.client
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        self.client = client_info
+
+
+def sdk(origin: str, kept: Kept, person: Person, **facts: Any) -> OAuthClientProvider:
+    """The provider of MCP's SDK in Python, and a person before the browser that it opens."""
+    came: dict[str, str] = {}
+
+    async def redirect(address: str) -> None:
+        page = await asyncio.to_thread(person.go, address)
+        came.update(sent_back(await asyncio.to_thread(person.send, person.form(page))))
+
+    async def callback() -> AuthorizationCodeResult:
+        return AuthorizationCodeResult(code=came["code"], state=came["state"], iss=came["iss"])
+
+    wanted = OAuthClientMetadata(client_name="App", redirect_uris=[BACK], token_endpoint_auth_method="none")  # type: ignore[list-item]
+    return OAuthClientProvider(f"{origin}/mcp", wanted, kept, redirect, callback, **facts)
+
+
+async def called(origin: str, auth: Any, tool: str = "read_note", **arguments: str) -> str:
+    async with (
+        create_mcp_http_client(auth=auth) as web,
+        streamable_http_client(f"{origin}/mcp", http_client=web) as (read, write, *_),
+        ClientSession(read, write) as session,
+    ):
+        await session.initialize()
+        answer: Any = await session.call_tool(tool, arguments)
+        return str(answer.content[0].text)
+
+
+def test_mcp_sdk_by_its_document(trial: str) -> None:
+    """It finds the login by the 401, and is known by the address of its document."""
+    kept, person = Kept(), Person(trial)
+    try:
+        said = asyncio.run(called(trial, sdk(trial, kept, person, client_metadata_url=APP), name="milk"))
+        refused = asyncio.run(called(trial, sdk(trial, kept, person, client_metadata_url=APP), "delete_notes"))
+    finally:
+        person.web.close()
+    assert said == "Buy milk." and refused.startswith("Not permitted") and kept.client is not None and kept.client.client_id == APP
+    assert kept.tokens is not None and kept.tokens.refresh_token
+
+
+def test_mcp_sdk_refreshes_what_is_no_good_any_more(trial: str) -> None:
+    kept, person = Kept(), Person(trial)
+    try:
+        assert asyncio.run(called(trial, sdk(trial, kept, person, client_metadata_url=APP), name="milk")) == "Buy milk."
+        assert kept.tokens is not None
+        first = kept.tokens.refresh_token
+        # As after five minutes: what it has is refused with 401, and it has to find out by that.
+        kept.tokens = kept.tokens.model_copy(update={"access_token": "cap1_AAAA"})
+        assert asyncio.run(called(trial, sdk(trial, kept, person, client_metadata_url=APP), name="milk")) == "Buy milk."
+        assert kept.tokens.refresh_token not in (None, first)
+    finally:
+        person.web.close()
+
+
+@pytest.mark.filterwarnings("ignore:Using in-memory token storage:UserWarning")
+def test_fastmcps_client(trial: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a client of the policy. It listens on a port of its own choice, and opens a browser."""
+    person = Person(trial)
+    browsers: list[threading.Thread] = []
+
+    def visit(address: str) -> None:
+        back = person.send(person.form(person.go(address)))
+        assert httpx.get(back.headers["location"]).status_code == 200
+
+    def opened(address: str) -> bool:
+        browsers.append(threading.Thread(target=visit, args=(address,)))
+        browsers[-1].start()
+        return True
+
+    monkeypatch.setattr("webbrowser.open", opened)
+
+    async def call() -> str:
+        auth = OAuth(client_id="inspector", callback_host="127.0.0.1", scopes=["notes"])
+        async with FastClient(f"{trial}/mcp", auth=auth) as client:
+            answer: Any = await client.call_tool("read_note", {"name": "rent"})
+            return str(answer.content[0].text)
+
+    try:
+        assert asyncio.run(call()) == "The rent is due on the first." and len(browsers) == 1
+    finally:
+        for browser in browsers:
+            browser.join()
+        person.web.close()
+
+
+@pytest.mark.node
+def test_oauth4webapi(trial: str) -> None:
+    """A client on Node that checks all that RFC 9207, 7636 and 6749 say."""
+    stated = {"issuer": trial, "resource": f"{trial}/mcp", "client": "inspector", "redirect": BACK}
+    begun = node("login.mjs", stated)
+    person = Person(trial)
+    try:
+        back = person.send(person.form(person.go(begun["address"]))).headers["location"]
+    finally:
+        person.web.close()
+    said = node("login.mjs", {**stated, **begun, "back": back})
+    assert said["scope"] == "notes" and said["token_type"] == "bearer" and said["refreshed"] != said["refresh_token"]
+    assert parse_qs(urlsplit(back).query)["iss"] == [trial]
+
+
+def answering(command: list[str], person: Person, where: str) -> str:
+    """What a program prints that names an address for a browser, once a person has been there. Its own callback is awaited, or its input."""
+    folder = Path(os.environ["CAPTOKEN_MCP_SERVERS"]).resolve()
+    environ = {
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "HOME": where, "MCP_AUTO_OPEN_ENABLED": "true", "MCP_INSPECTOR_SECRET_STORE": "memory",
+    }  # fmt: skip
+    with subprocess.Popen(
+        command, cwd=folder, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        lines: list[str] = []
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                found = re.search(r"navigate to: (\S+)", line)
+                if found is None:
+                    continue
+                back = person.send(person.form(person.go(found[1]))).headers["location"]
+                if "6276" in back:
+                    assert httpx.get(back).status_code == 200
+                else:
+                    process.stdin.write(sent_back_to(back) + "\n")
+                    process.stdin.flush()
+            assert process.wait(timeout=30) == 0, "".join(lines)
+        finally:
+            process.kill()
+            person.web.close()
+    return "".join(lines)
+
+
+def sent_back_to(address: str) -> str:
+    return parse_qs(urlsplit(address).query)["code"][0]
+
+
+@pytest.mark.mcpservers
+def test_mcp_inspectors_command_line(trial: str, tmp_path: Path) -> None:
+    """As docs/mcp-login.md has it. It listens on a port of its own, and is given the client's name."""
+    asked = ["--cli", f"{trial}/mcp", "--client-id", "inspector", "--method", "tools/call", "--tool-name", "read_note", "--tool-arg", "name=milk"]
+    said = answering(["node", "node_modules/.bin/mcp-inspector", *asked], Person(trial), str(tmp_path))
+    assert json.loads(said[said.index("\n{\n") :])["content"][0]["text"] == "Buy milk."
+
+
+TYPESCRIPT = """
+import { createInterface } from 'node:readline/promises'
+const at = './node_modules/@modelcontextprotocol/sdk/dist/esm/client'
+const { Client } = await import(`${process.cwd()}/${at}/index.js`)
+const { StreamableHTTPClientTransport } = await import(`${process.cwd()}/${at}/streamableHttp.js`)
+const [url, back] = process.argv.slice(1)
+let tokens, verifier, address
+const provider = {
+  redirectUrl: back,
+  clientMetadata: { client_name: 'App', redirect_uris: [back], token_endpoint_auth_method: 'none' },
+  clientInformation: () => ({ client_id: 'inspector' }),
+  tokens: () => tokens,
+  saveTokens: (given) => { tokens = given },
+  redirectToAuthorization: (given) => { address = given },
+  saveCodeVerifier: (given) => { verifier = given },
+  codeVerifier: () => verifier,
+}
+const made = () => new StreamableHTTPClientTransport(new URL(url), { authProvider: provider })
+const called = async (transport) => {
+  const client = new Client({ name: 'x', version: '1' })
+  await client.connect(transport)
+  const answer = await client.callTool({ name: 'read_note', arguments: { name: 'milk' } })
+  await client.close()
+  return answer.content[0].text
+}
+const first = made()
+await called(first).then(() => process.exit(3), () => {})
+await new Promise((done) => setTimeout(done, 300)) // it may begin twice, and the last one counts
+console.log(`navigate to: ${address}`)
+await first.finishAuth(await createInterface({ input: process.stdin }).question(''))
+const before = tokens.refresh_token
+console.log(await called(made()))
+tokens = { ...tokens, access_token: 'cap1_AAAA' }
+console.log(await called(made()), tokens.refresh_token !== before)
+process.exit(0)
+"""
+
+
+@pytest.mark.mcpservers
+def test_the_sdk_in_typescript(trial: str, tmp_path: Path) -> None:
+    """It logs in by the 401, and refreshes by a second one."""
+    said = answering(["node", "--input-type=module", "-e", TYPESCRIPT, f"{trial}/mcp", BACK], Person(trial), str(tmp_path))
+    assert said.splitlines()[-2:] == ["Buy milk.", "Buy milk. true"], said
