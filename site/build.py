@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import commands
 import index
@@ -43,6 +45,8 @@ def main() -> int:
     )
     for page in BUILT.rglob("*.html"):
         page.write_text(accessible(page.read_text("utf-8")), "utf-8")
+    page = BUILT / "docs/evidence.html"
+    page.write_text(greyed(page.read_text("utf-8")), "utf-8")
     shutil.copyfile(INSPECTOR, BUILT / INSPECTOR.name)  # as it is: its policy has hashes of it
     llms.write(SOURCES, BUILT, parts)
     count = index.write(BUILT)
@@ -227,6 +231,17 @@ def accessible(page: str) -> str:
     """A built page, with what a reader without a mouse needs."""
     for found, better in _FOR_ALL.items():
         page = page.replace(found, better)
+    return page
+
+
+def greyed(page: str) -> str:
+    """The page of what was run, with what is old or failed in grey, as on the day of the build."""
+    known = runpy.run_path(str(ROOT / "tests/evidence.py"))
+    today = datetime.now(UTC).date()
+    for run in known["runs"]():
+        if why := known["lacks"](run, today):
+            row = f"<td><p>{run.name}</p></td>"
+            page = page.replace(row, f'<td class="old" title="{why}"><p>{run.name}</p></td>')
     return page
 
 

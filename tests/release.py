@@ -1,0 +1,218 @@
+"""Builds a release, and says why not: `python -m tests.release --out DIR --key release.pem --tag`.
+
+    pip install build twine -e '.[issuance]'
+    openssl genpkey -algorithm ed25519 -out release.pem      # the owner's, kept away from here
+    python -m tests.release --out release --key release.pem --tag
+
+In the folder there are then the source archive and the wheel, `SHA256SUMS`, what the wheel is made of (`*.cdx.json`, CycloneDX 1.6),
+and who built it from what (`*.intoto.json`, a statement of in-toto in an envelope of DSSE, signed by the key).
+
+It is refused where something is not committed, where evidence is old (`python -m tests.evidence`), where CHANGELOG.md has no day for
+this version, and where two builds of the commit differ in a byte. `--trial` builds all the same, and neither signs nor tags.
+`--verify DIR --public release.pub` checks what somebody else built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import uuid
+from base64 import b64decode, b64encode
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+from tests import evidence, licences
+
+ROOT = Path(__file__).resolve().parent.parent
+VERSION: str = licences.PROJECT["version"]
+KIND = "application/vnd.in-toto+json"
+
+
+class Refused(Exception):
+    """Why there is no release."""
+
+
+def git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def hindrances(changelog: str, uncommitted: str, runs: list[evidence.Run]) -> list[str]:
+    """What keeps this commit from being a release."""
+    found = ["something is not committed"] if uncommitted else []
+    if not re.search(rf"^## {re.escape(VERSION)}, \d{{4}}-\d{{2}}-\d{{2}}$", changelog, re.MULTILINE):
+        found.append(f"CHANGELOG.md has no heading `## {VERSION}, YYYY-MM-DD`")
+    today = datetime.now(UTC).date()
+    return found + [f"{run.name}: {why}" for run in runs if (why := evidence.lacks(run, today))]
+
+
+def build(folder: Path, moment: str) -> list[Path]:
+    """The source archive, and the wheel that is built from it."""
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": moment}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(f"it does not build:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return sorted(folder.iterdir())
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def build_twice(folder: Path, moment: str) -> list[Path]:
+    """What is built, if it comes out the same a second time. Raises Refused."""
+    made = build(folder, moment)
+    with tempfile.TemporaryDirectory() as name:
+        again = build(Path(name), moment)
+        differ = [one.name for one, two in zip(made, again, strict=True) if one.name != two.name or digest(one) != digest(two)]
+    if differ:
+        raise Refused(f"two builds of one commit differ: {', '.join(differ)}")
+    return made
+
+
+# --- what it is made of -------------------------------------------------------------------------------------------------------------
+
+
+def component(name: str, version: str, licence: str, kind: str) -> dict[str, Any]:
+    """A package, as CycloneDX has it."""
+    purl = f"pkg:{kind}/{name.replace('@', '%40')}@{version}"
+    return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, "licenses": [{"expression": licence}]}
+
+
+def in_pages(notice: str) -> list[dict[str, Any]]:
+    """The packages of npm that parts of stand in the pages of the console, by NOTICE."""
+    found = re.findall(r"^(@?[a-z0-9/-]+) (\d+\.\d+\.\d+)$", notice, re.MULTILINE)
+    return [component(name, version, "ISC" if name.startswith("d3-") else "MIT", "npm") for name, version in found]
+
+
+def bill(wheel: Path) -> dict[str, Any]:
+    """The bill of materials of the wheel: what is in it, and what it asks for, as that is installed here."""
+    asked = sorted({name for name, _ in licences.brought(licences.PROJECT["dependencies"])})
+    needed = [component(name, metadata.version(name), licences.stated(metadata.metadata(name)), "pypi") for name in asked]
+    itself = component("captoken", VERSION, licences.PROJECT["license"], "pypi") | {"hashes": [{"alg": "SHA-256", "content": digest(wheel)}]}
+    inside = in_pages((ROOT / "NOTICE").read_text("utf-8"))
+    components = [*needed, *inside]
+    return {
+        "bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, digest(wheel))}", "version": 1,
+        "metadata": {"component": itself}, "components": components,
+        "dependencies": [{"ref": itself["bom-ref"], "dependsOn": [each["bom-ref"] for each in components]}],
+    }  # fmt: skip
+
+
+# --- who built it from what ---------------------------------------------------------------------------------------------------------
+
+
+def statement(files: list[Path], commit: str, moment: str) -> dict[str, Any]:
+    """A statement of in-toto, with SLSA's provenance."""
+    began = datetime.fromtimestamp(int(moment), UTC)
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": path.name, "digest": {"sha256": digest(path)}} for path in files],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "urn:captoken:release:1",
+                "externalParameters": {"version": VERSION, "commit": commit},
+                "resolvedDependencies": [{"uri": "git+captoken", "digest": {"gitCommit": commit}}],
+            },
+            "runDetails": {"builder": {"id": "urn:captoken:tests.release"}, "metadata": {"startedOn": f"{began:%Y-%m-%dT%H:%M:%SZ}"}},
+        },
+    }
+
+
+def encoded(kind: str, body: bytes) -> bytes:
+    """What is signed: the pre-authentication encoding of DSSE."""
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(body), body)
+
+
+def signed(said: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:
+    """The envelope."""
+    body = json.dumps(said, sort_keys=True).encode()
+    signature = key.sign(encoded(KIND, body))
+    return {"payloadType": KIND, "payload": b64encode(body).decode(), "signatures": [{"sig": b64encode(signature).decode()}]}
+
+
+def verify(folder: Path, key: Ed25519PublicKey) -> list[str]:
+    """The names of what the statement in a folder vouches for, all of it there as it was. Raises Refused."""
+    (path,) = folder.glob("*.intoto.json")
+    envelope = json.loads(path.read_bytes())
+    body = b64decode(envelope["payload"], validate=True)
+    if envelope["payloadType"] != KIND or len(envelope["signatures"]) != 1:
+        raise Refused(f"{path.name} is no statement with one signature")
+    try:
+        key.verify(b64decode(envelope["signatures"][0]["sig"], validate=True), encoded(KIND, body))
+    except InvalidSignature:
+        raise Refused(f"{path.name} is not signed by this key") from None
+    vouched = {each["name"]: each["digest"]["sha256"] for each in json.loads(body)["subject"]}
+    for each in sorted(folder.iterdir()):
+        if each != path and vouched.get(each.name) != digest(each):
+            raise Refused(f"{each.name} is not what was built")
+    missing = [name for name in vouched if not (folder / name).exists()]
+    if missing:
+        raise Refused(f"{', '.join(missing)} is missing")
+    return sorted(vouched)
+
+
+# --- the command --------------------------------------------------------------------------------------------------------------------
+
+
+def release(out: Path, key: Ed25519PrivateKey | None, *, trial: bool) -> None:
+    """Build it into a new folder. Raises Refused."""
+    if not trial and (found := hindrances((ROOT / "CHANGELOG.md").read_text("utf-8"), git("status", "--porcelain"), list(evidence.runs()))):
+        raise Refused("\n".join(found))
+    out.mkdir(parents=True)
+    commit, moment = git("rev-parse", "HEAD"), git("log", "-1", "--format=%ct")
+    made = build_twice(out, moment)
+    bom = out / f"captoken-{VERSION}.cdx.json"
+    bom.write_text(json.dumps(bill(next(path for path in made if path.suffix == ".whl")), indent=1) + "\n", "utf-8")
+    made = sorted((*made, bom))
+    sums = out / "SHA256SUMS"
+    sums.write_text("".join(f"{digest(path)}  {path.name}\n" for path in made), "utf-8")
+    if key is not None:
+        envelope = signed(statement([*made, sums], commit, moment), key)
+        (out / f"captoken-{VERSION}.intoto.json").write_text(json.dumps(envelope) + "\n", "utf-8")
+
+
+def main(given: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], prog="python -m tests.release")
+    parser.add_argument("--out", type=Path, help="a new folder")
+    parser.add_argument("--key", type=Path, help="the owner's Ed25519 key, as PEM")
+    parser.add_argument("--tag", action="store_true", help="tag the commit")
+    parser.add_argument("--trial", action="store_true", help="build without asking whether it may be released")
+    parser.add_argument("--verify", type=Path, metavar="DIR")
+    parser.add_argument("--public", type=Path, help="the public key, as PEM, for --verify")
+    asked = parser.parse_args(given)
+    try:
+        if asked.verify:
+            public = load_pem_public_key(asked.public.read_bytes())
+            assert isinstance(public, Ed25519PublicKey)
+            print(*verify(asked.verify, public), sep="\n")
+            return 0
+        if not asked.out or (asked.key is None) != asked.trial:
+            parser.error("--out and --key make a release; --out and --trial build one to look at")
+        key = None if asked.key is None else load_pem_private_key(asked.key.read_bytes(), None)
+        assert key is None or isinstance(key, Ed25519PrivateKey)
+        release(asked.out, key, trial=asked.trial)
+        if asked.tag and not asked.trial:
+            git("tag", "-a", f"v{VERSION}", "-m", f"captoken {VERSION}")
+    except Refused as refused:
+        print(f"no release:\n{refused}", file=sys.stderr)
+        return 1
+    print(*sorted(path.name for path in asked.out.iterdir()), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""A release rests on evidence of lately, says what it is made of and who built it, and shows when a byte of it was changed."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from captoken.keys import AuditKey
+
+from . import evidence, licences, release
+from .evidence import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+TODAY = date(2026, 11, 30)
+KEY = Ed25519PrivateKey.generate()
+FRESH = Run("suite", TODAY, "abc", "passed")
+
+
+@pytest.mark.parametrize(
+    ("run", "after", "why"),
+    [
+        (FRESH, 0, ""),
+        (Run("suite", TODAY - timedelta(30), "abc", "passed"), 200, ""),
+        (Run("suite", TODAY - timedelta(31), "abc", "passed"), 0, "31 days old"),
+        (FRESH, 201, "201 commits old"),
+        (FRESH, None, "of commit abc, which is not known here"),
+        (Run("suite"), 0, "never run"),
+        (Run("suite", TODAY, "abc", "FAILED"), 0, "FAILED"),
+        (Run("core-3.14", TODAY, "abc", "absent"), 0, "absent"),
+        (Run("benchmarks: peers", TODAY, "abc", "measured"), 0, ""),
+    ],
+)
+def test_what_is_old_or_failed_is_no_evidence(run: Run, after: int | None, why: str) -> None:
+    assert evidence.lacks(run, TODAY, lambda commit: after) == why
+
+
+def test_each_session_is_among_the_runs_and_the_page_has_them() -> None:
+    found = list(evidence.runs())
+    names = {run.name for run in found}
+    every = evidence.sessions((ROOT / "noxfile.py").read_text("utf-8"))
+    assert len(every) > 15 and all(any(name == one or name.startswith((f"{one}(", f"{one}-")) for name in names) for one in every)
+    assert any(name.startswith("benchmarks: ") for name in names)
+    text = evidence.PAGE.read_text("utf-8")
+    assert evidence.page(text, found) == text, "python -m tests.evidence --page"
+
+
+def test_a_commit_is_so_many_commits_old() -> None:
+    assert evidence.since("HEAD") == 0 and evidence.since("0" * 40) is None
+
+
+def test_a_release_is_refused_for_each_thing_that_it_lacks() -> None:
+    dated = f"# Changelog\n\n## {release.VERSION}, 2026-12-01\n"
+    assert release.hindrances(dated, "", []) == []
+    assert release.hindrances(dated, " M README.md", []) == ["something is not committed"]
+    assert release.hindrances(f"## {release.VERSION}\n", "", []) == [f"CHANGELOG.md has no heading `## {release.VERSION}, YYYY-MM-DD`"]
+    assert release.hindrances(dated, "", [Run("gate")]) == ["gate: never run"]
+
+
+def test_the_bill_names_what_is_needed_and_what_is_inside(tmp_path: Path) -> None:
+    wheel = tmp_path / "captoken.whl"
+    wheel.write_bytes(b"PK")
+    bill = release.bill(wheel)
+    named = {each["name"]: each for each in bill["components"]}
+    assert {"msgspec", "pynacl", "preact", "@noble/hashes", "d3-hierarchy"} <= named.keys()
+    assert named["msgspec"]["licenses"] == [{"expression": "BSD-3-Clause"}] and named["d3-hierarchy"]["licenses"] == [{"expression": "ISC"}]
+    assert named["@noble/hashes"]["purl"].startswith("pkg:npm/%40noble/hashes@")
+    assert all(licences.licences(each["licenses"][0]["expression"]) for each in bill["components"])
+    assert bill["dependencies"] == [{"ref": f"pkg:pypi/captoken@{release.VERSION}", "dependsOn": [each["bom-ref"] for each in bill["components"]]}]
+    assert release.bill(wheel) == bill
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """A folder as a release leaves it."""
+    folder = tmp_path / "release"
+    folder.mkdir()
+    files = [folder / "captoken.whl", folder / "SHA256SUMS"]
+    for path in files:
+        path.write_bytes(path.name.encode())
+    said = release.signed(release.statement(files, "abc", "1764061200"), KEY)
+    (folder / "captoken.intoto.json").write_text(json.dumps(said), "utf-8")
+    return folder
+
+
+def test_what_was_built_is_vouched_for(built: Path) -> None:
+    assert release.verify(built, KEY.public_key()) == ["SHA256SUMS", "captoken.whl"]
+
+
+def of(built: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads((built / "captoken.intoto.json").read_bytes())
+    return said
+
+
+@pytest.mark.parametrize("fault", ["another byte", "one more", "one less", "another key", "another type", "another payload", "two signatures"])
+def test_what_was_changed_is_refused(built: Path, fault: str) -> None:
+    key, said = KEY.public_key(), of(built)
+    match fault:
+        case "another byte":
+            (built / "captoken.whl").write_bytes(b"captoken.whl ")
+        case "one more":
+            (built / "more.whl").write_bytes(b"")
+        case "one less":
+            (built / "captoken.whl").unlink()
+        case "another key":
+            key = Ed25519PrivateKey.generate().public_key()
+        case "another type":
+            said["payloadType"] = "text/plain"
+        case "another payload":
+            said["payload"] = release.signed({"subject": []}, KEY)["payload"]
+        case "two signatures":
+            said["signatures"] *= 2
+    (built / "captoken.intoto.json").write_text(json.dumps(said), "utf-8")
+    with pytest.raises(release.Refused):
+        release.verify(built, key)
+
+
+def test_the_encoding_is_that_of_dsse() -> None:
+    """The example of its specification."""
+    assert release.encoded("http://example.com/HelloWorld", b"hello world") == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+
+
+def test_a_key_of_captoken_is_no_key_of_a_release(tmp_path: Path) -> None:
+    AuditKey.generate().save(tmp_path / "audit.json")
+    with pytest.raises(ValueError, match="PEM"):
+        release.main(["--out", str(tmp_path / "out"), "--key", str(tmp_path / "audit.json")])
+    assert not (tmp_path / "out").exists()
