@@ -22,6 +22,10 @@ See docs/agents-claude.md.
    `mcp_servers` exist.
 7. A file that a prompt names after an `@` is read before any tool call. A `UserPromptSubmit` hook
    decides on it as on a call of `Read`, and blocks the prompt if that is denied.
+8. A call that wants a person's consent is denied, and `ask` gets what to ask. Resume the session
+   with options that are guarded in `current.use(token, consents=[…])`. The hook does not answer
+   `defer`: the CLI ignores it where a message has more than one call, and goes on to its own
+   permissions.
 
 Not checked: how other hooks or permission callbacks change the input afterwards, and what a tool
 does. The CLI is a separate process with rights of its own.
@@ -30,7 +34,7 @@ does. The CLI is a separate process with rights of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +48,8 @@ from captoken._format.errors import CaptokenError, GuardError
 from captoken._format.names import frozen_copy
 from captoken.adapters._agents import mentions
 from captoken.adapters._agents.guarding import checked_guard, unasked
-from captoken.adapters._agents.handing import Narrowing
+from captoken.adapters._agents.handing import Narrowing, handed_on
+from captoken.adapters._agents.pausing import Wanted, wanted
 from captoken.current import AnyHeld, Held
 from captoken.tools import ToolGuard, agent_name
 
@@ -70,8 +75,9 @@ class TokenGuard:
     """Decides on the tool calls of one session, and hands tokens to its sub-agents.
 
     `agent` is the name under which the main agent holds tokens. `hands` maps each type of sub-agent
-    to the keywords of `Held.delegate` for its token. Raises TypeError for `guard` if it is no
-    ToolGuard, and ValueError for an invalid name.
+    to the keywords of `Held.delegate` for its token. `ask` is called for each call that a person
+    has to consent to (rule 8). Raises TypeError for `guard` if it is no ToolGuard, and ValueError
+    for an invalid name.
     """
 
     def __init__(
@@ -80,7 +86,9 @@ class TokenGuard:
         *,
         agent: str,
         hands: Mapping[str, Narrowing] | None = None,
+        ask: Callable[[Wanted], object] | None = None,
     ) -> None:
+        self._ask = ask
         self._guard = checked_guard(guard)
         self._agent = agent_name(agent)
         if not isinstance(agent, str) or not self._agent:
@@ -111,6 +119,7 @@ class TokenGuard:
             self._agent,
             current.holding(held),
             self._hands,
+            ask=self._ask,
             reads_settings=bool(sources),
             home=None if options.verbatim_prompts else home,
         )
@@ -162,6 +171,7 @@ class _Session:
         held: Held,
         hands: Mapping[str, Any],
         *,
+        ask: Callable[[Wanted], object] | None,
         reads_settings: bool,
         home: str | None,
     ) -> None:
@@ -170,6 +180,7 @@ class _Session:
         self._agent = agent
         self._held = held
         self._hands = hands
+        self._ask = ask
         self._reads_settings = reads_settings
         self._home = home
         self._children: dict[tuple[str, str], Held] = {}
@@ -184,14 +195,14 @@ class _Session:
         if self._reads_settings and asked.get("permission_mode") == _BYPASS:  # rule 6
             return await self._refused(tool, arguments, _UNBOUND)
         if child is None:
-            return await self._decided(tool, arguments, self._agent, self._held)
+            return await self._decided(tool, arguments, self._agent, self._held, tool_use_id)
         if tool in _STARTS or (isinstance(arguments, Mapping) and _WHICH in arguments):  # rule 4
             return await self._refused(tool, arguments, _NO_MORE)
         kind = str(asked.get("agent_type") or "")
         handed = self._handed(str(child), kind)
         if handed is None:  # rule 3
             return await self._refused(tool, arguments, _NOTHING)
-        return await self._decided(tool, arguments, kind, handed)
+        return await self._decided(tool, arguments, kind, handed, tool_use_id)
 
     async def before_prompt(self, asked: Any, tool_use_id: str | None, context: Any) -> Any:
         """The hook of prompts: `{}` for one that goes on, or its block (rule 7).
@@ -210,9 +221,19 @@ class _Session:
                 return _blocked(told["hookSpecificOutput"]["permissionDecisionReason"])
         return {}
 
-    async def _decided(self, tool: Any, arguments: Any, agent: str, held: Held) -> dict[str, Any]:
+    async def _decided(
+        self,
+        tool: Any,
+        arguments: Any,
+        agent: str,
+        held: Held,
+        call_id: str | None = None,
+    ) -> dict[str, Any]:
         """The answer to a call, which is charged and recorded by that."""
         decision = await self._guard.check_async(tool, arguments, agent=agent, held=held)
+        asked = None if decision or self._ask is None else decision.request()
+        if asked is not None and self._ask is not None:  # rule 8
+            self._ask(wanted(call_id, tool, asked))
         return {} if decision else _denied(self._guard.for_model(decision))
 
     async def _refused(self, tool: Any, arguments: Any, why: str) -> dict[str, Any]:
@@ -231,7 +252,7 @@ class _Session:
         known = self._children.get((child, kind))
         if known is None:
             try:
-                known = self._held.delegate(to=agent_name(kind), **narrowing)
+                known = handed_on(self._held, agent_name(kind), narrowing)
             except CaptokenError:
                 return None
             self._children[child, kind] = known

@@ -20,6 +20,9 @@ See docs/agents-google-adk.md.
    it, and copies its changes back.
 6. Once a tool has been called under a guard, it asks the guards of the current run in every runner.
    In a run without a guard it raises GuardError.
+7. With `TokenGuard(…, pause=True)` a call that wants a person's consent waits for a confirmation in
+   ADK, and `requests_of` says what to ask. A confirmation is no consent: resume the run in
+   `current.use(token, consents=[…])`. The session holds no token.
 
 A plugin or callback before the guard can answer in its place; then no tool runs. So list the guard
 last.
@@ -39,6 +42,7 @@ from captoken._format.extras import extra
 with extra("google-adk"):
     from google.adk.agents import BaseAgent
     from google.adk.agents.callback_context import CallbackContext
+    from google.adk.events.event import Event
     from google.adk.models.llm_request import LlmRequest
     from google.adk.plugins.base_plugin import BasePlugin
     from google.adk.tools.agent_tool import AgentTool
@@ -49,13 +53,15 @@ from captoken import current
 from captoken._format.errors import GuardError
 from captoken._verification.decision import Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
-from captoken.adapters._agents.handing import Narrowing, only
+from captoken.adapters._agents.handing import Narrowing, handed_on, only
+from captoken.adapters._agents.pausing import KEY, REFUSED_BY_A_PERSON, Wanted, wanted
 from captoken.adapters._context_value import context_value
 from captoken.current import AnyGrant
 from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, refusal_text
 
 _FUNCTIONS = "function_declarations"  # of a tool in a request: what the model calls, and ADK runs
 _CODE = "code_executor"
+_CONFIRMATION = "adk_request_confirmation"  # the call by which ADK asks a person
 
 # The call of a guarded tool that this code runs in.
 _inside: ContextVar[Any] = ContextVar("captoken.google_adk.inside", default=None)
@@ -72,8 +78,8 @@ class TokenGuard(BasePlugin):
     """Lets each agent of a runner call the tools that the current token permits, and no other.
 
     `native` are the kinds of provider-run tools that may be used unasked (rule 3): `google_search`,
-    `code_execution`, and `code_executor` for what an agent's executor runs. Raises TypeError for
-    what is no ToolGuard.
+    `code_execution`, and `code_executor` for what an agent's executor runs. With `pause=True` calls
+    that want a person's consent wait for it (rule 7). Raises TypeError for what is no ToolGuard.
     """
 
     def __init__(
@@ -81,10 +87,12 @@ class TokenGuard(BasePlugin):
         guard: ToolGuard,
         *,
         native: Collection[str] = (),
+        pause: bool = False,
         name: str = "captoken",
     ) -> None:
         super().__init__(name=name)
         self._guard = checked_guard(guard)
+        self._pause = pause is True
         self._native = unasked(native, "kinds") | {_FUNCTIONS}
         self._asked: WeakKeyDictionary[ToolContext, _Asked] = WeakKeyDictionary()
 
@@ -120,9 +128,14 @@ class TokenGuard(BasePlugin):
         tool_context: ToolContext,
     ) -> dict[str, Any] | None:
         """Rule 1: one call, asked about. What it gives takes the place of the tool's answer."""
+        said = tool_context.tool_confirmation
+        if self._pause and said is not None and not said.confirmed:  # rule 7
+            return {"error": REFUSED_BY_A_PERSON}
         try:
             grant = await self._permitted(tool, tool_args, tool_context)
         except Denied as denied:
+            if self._pause and said is None:
+                _wait(tool, tool_context, denied.decision.request())
             return {"error": refusal_text(denied, self._guard.for_model)}  # rule 4
         written = _written(tool_args)
         if written is not None:
@@ -179,6 +192,37 @@ class TokenGuard(BasePlugin):
         if decision.grant is None:
             raise Denied(decision)
         return self._guard.served(decision.grant)
+
+
+# --- consents: rule 7 ---------------------------------------------------------------------------
+
+
+def _wait(tool: BaseTool, context: ToolContext, request: str | None) -> None:
+    """Ask ADK to stop at this call, if a consent would let it through."""
+    if request is not None and context.function_call_id:
+        asked = wanted(context.function_call_id, tool.name, request)
+        context.request_confirmation(hint="A person has to consent.", payload={KEY: asked})
+        # Else the model is asked what to do about a call that waits.
+        context.actions.skip_summarization = True
+
+
+def requests_of(event: Event) -> dict[str, Wanted]:
+    """What to ask a person before a run goes on, by the id that ADK's confirmation has (rule 7).
+
+        for confirmation, one in requests_of(event).items():
+            consents.append(approver.consent(one["request"]))
+
+    Then run the session, `with current.use(token, consents=consents)`, with a message of
+    `FunctionResponse(id=confirmation, name="adk_request_confirmation", response={"confirmed":
+    True})` for each; or of False, for a no.
+    """
+    found: dict[str, Wanted] = {}
+    for call in event.get_function_calls():
+        asked = (call.args or {}).get("toolConfirmation") or {}
+        payload = asked.get("payload") if call.name == _CONFIRMATION else None
+        if call.id and isinstance(payload, dict) and KEY in payload:
+            found[call.id] = payload[KEY]
+    return found
 
 
 class _Guarded:
@@ -251,7 +295,7 @@ class _HandingOn(AgentTool):
                 "give the runner one in plugins="
             )
         mine = handing(tool_context.agent_name, run=tool_context.invocation_id)
-        child = mine.delegate(to=agent_name(self.agent.name), **self._narrowing)
+        child = handed_on(mine, agent_name(self.agent.name), self._narrowing)
         with only(child):
             return await super().run_async(args=args, tool_context=tool_context)
 

@@ -36,7 +36,7 @@ WHY = {
         "forbid_at_a_ledger_that_is_down_and_all_set",
         "proof_of_possession_holding_one_behind_a_bound_discharge", "replay_full_and_second_use", "verification_*",
         "widening_*_before_*", "widening_budget_and_fresh_more", "widening_expiry_and_uses_more", "widening_first_dimension_is_told",
-        "consent_missing_and_*", "consent_before_the_ledger", "allowances_cost_unstated_beside_another_table", "work_before_*", "work_behind_*", "work_of_entries_*", "sets_narrowed_by_tables_of_tools_and_only_at_one",
+        "consent_missing_and_*", "context_before_*", "consent_before_the_ledger", "allowances_cost_unstated_beside_another_table", "work_before_*", "work_behind_*", "work_of_entries_*", "sets_narrowed_by_tables_of_tools_and_only_at_one",
     ),
     "together": (
         "allowances_nine_links_that_count_without_an_access", "allowances_seventeen_buckets", "discharges_seventeen*",

@@ -21,6 +21,7 @@ def tables() -> Iterator[Table]:
     yield rows()
     yield tools()
     yield where()
+    yield context()
     yield expiry()
     yield audience_and_task()
     yield patterns()
@@ -481,6 +482,43 @@ def where() -> Table:
         "constraint_as_text": {"region": "eu"}, "empty_attribute": {"": {"any": True}}, "no_kind": {"region": {}},
     })  # fmt: skip
     unreadable(table, "13.4", "where", {"optional": {"region": {"any": True, "optional": True}}})
+    return table
+
+
+def context() -> Table:
+    table = Table("context", "Facts of the moment, which a server states once for all its accesses: they are among the attributes of each.")
+    held = token({**SALES, "where": {"threat": {"in": ["low"]}}})
+    free = token(SALES)
+    calm: Json = {"threat": "low"}
+
+    def under(**attributes: Json) -> dict[str, Json]:
+        return {**SELECT, "attributes": attributes}
+
+    table.allow("as_asked", "7.13", held, context=calm)
+    table.deny("other_than_asked", "7.13", "attribute", held, context={"threat": "high"})
+    table.deny("without_the_name", "7.13", "attribute", held, context={"posture": "low"})
+    table.deny("empty", "7.13", "attribute", held, context={})
+    table.allow("beside_attributes", "7.13", held, under(region="eu"), context=calm)
+    table.deny("a_name_that_the_access_states_too", "7.13", "attribute", held, under(threat="low"), context=calm)
+    table.allow("of_two_links", "7.13", token({**SALES, "where": {"threat": {"any": True}}}, {"where": {"threat": {"in": ["low"]}}}), context=calm)
+    table.deny("second_link_asks_for_less", "7.13", "attribute", token({**SALES, "where": {"threat": {"any": True}}}, {"where": {"threat": {"in": ["low"]}}}),
+               context={"threat": "high"})  # fmt: skip
+    table.allow("that_nobody_asks_about", "7.13", free, context=calm)
+    table.deny("that_nobody_asks_about_and_a_name_twice", "7.13", "attribute", free, under(threat="low"), context=calm)
+    table.deny("that_cannot_be_had", "7.13", "attribute", free, context=None)
+    table.deny("that_is_a_list", "7.13", "attribute", free, context=["low"])
+    table.deny("that_is_a_text", "7.13", "attribute", free, context="low")
+    table.deny("with_an_empty_name", "7.13", "attribute", free, context={"": 1})
+    table.allow("no_access_asked", "24.8", held, None, context=None)
+    table.allow("a_value_of_any_shape", "7.5", token({**SALES, "where": {"hours": {"any": True}}}), context={"hours": [9, {"until": 17}, None]})
+    table.allow("second_before_exp", "15.7", token({**SALES, "exp": NOW + 1}), context=calm)
+    table.deny("behind_the_first_pass", "24.5", "expired", token({**SALES, "exp": NOW}), context=calm)
+    again = token(SALES, *[{"where": {"x": {"prefix": ["z"]}}}] * 24)
+    table.allow("much_work", "24.25", again, context={"x": "z" * 43_000})
+    table.deny("too_much_work", "24.25", "too_much_work", again, context={"x": "z" * 44_000})
+    elsewhere = token({"tables": ["hr"], "operations": ["select"]})
+    table.allow("of_another_table", "7.13", elsewhere, {"table": "hr", "operation": "select"}, context=calm)
+    table.deny("before_the_second_pass", "7.13", "attribute", elsewhere, context=None)
     return table
 
 

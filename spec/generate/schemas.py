@@ -71,6 +71,7 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         field("leeway", "integer", "the verifier's, in seconds"),
         field("audiences", "texts", "the verifier's own names; none: it has none"),
         field("allow_unaddressed", "boolean", "does it take what is addressed to nobody (16.2)?"),
+        field("context", "json", "what its facts of the moment are (7.13); left out: it has none", optional=True),
     ),
     "access": (
         field("table", "json", "section 7, and so are all below", optional=True),

@@ -51,9 +51,12 @@ def keyring(keys: dict[str, bytes], audience: str | None = None) -> Json:
     return {"keys": {key_id: key.hex() for key_id, key in keys.items()}, "audience": audience}
 
 
-def facts(now: int = NOW, leeway: int = 0, audiences: tuple[str, ...] = (), allow_unaddressed: bool = False) -> dict[str, Json]:
-    """What a verifier knows."""
-    return {"now": now, "leeway": leeway, "audiences": list(audiences), "allow_unaddressed": allow_unaddressed}
+def facts(
+    now: int = NOW, leeway: int = 0, audiences: tuple[str, ...] = (), allow_unaddressed: bool = False, context: Json = ...
+) -> dict[str, Json]:
+    """What a verifier knows. Without `context` it has none."""
+    known = {"now": now, "leeway": leeway, "audiences": list(audiences), "allow_unaddressed": allow_unaddressed}
+    return known if context is ... else known | {"context": context}
 
 
 def ended(text: str, proof: str | None) -> str:

@@ -41,9 +41,9 @@ class Desk:
         self.asks = [{"by": self.jane.public, "for": {"tools": ["mail", "refund"]}}]
         self.token = self.minted(consent=self.asks)
 
-    def minted(self, **more: Any) -> Token:
+    def minted(self, *, agent: str = AGENT, **more: Any) -> Token:
         return Issuer(self.keyring, clock=self.clock).mint(
-            subject="user:jane", agent=AGENT, task="orders", tools={"*": {}}, expires_in=36_000, **more
+            subject="user:jane", agent=agent, task="orders", tools={"*": {}}, expires_in=36_000, **more
         )
 
     def lookup(self, order: str) -> str:

@@ -19,6 +19,7 @@ from captoken.errors import GuardError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard
+from tests.adapters.consents import AGENT, LOOKUP, MAIL, Desk
 from tests.fixtures import KEYRING, clock, verifier
 
 TOOLS: dict[str, Any] = {
@@ -382,3 +383,24 @@ def test_the_words_of_the_framework_that_the_guard_stands_on_are_there() -> None
     assert {"prompt", "cwd", "permission_mode"} <= set(types.UserPromptSubmitHookInput.__annotations__) | set(types.BaseHookInput.__annotations__)
     assert "on_failure" in HookMatcher.__dataclass_fields__
     assert {"setting_sources", "strict_mcp_config", "verbatim_prompts", "extra_args"} <= set(ClaudeAgentOptions.__dataclass_fields__)
+
+
+def test_a_call_that_wants_a_consent_is_denied_and_says_what_to_ask() -> None:
+    """It is not deferred: where a message has more than one call, the CLI takes no notice of that. (rule 8)"""
+    desk = Desk()
+    asked: list[Any] = []
+    own = TokenGuard(desk.guard, agent=AGENT, ask=asked.append)
+
+    async def run(consents: list[str]) -> list[str]:
+        cli = CLI()
+        with desk.using(consents):
+            options = own.guarded(ClaudeAgentOptions())
+        async with ClaudeSDKClient(options, transport=cli):
+            return [await cli.call("mail", MAIL[2]), await cli.call("lookup", LOOKUP[2]), await cli.call("mail", MAIL[2])]
+
+    refused = asyncio.run(run([]))
+    assert "a person has to consent" in refused[0] and refused[1] == "" and [one["tool"] for one in asked] == ["mail", "mail"]
+    again = asyncio.run(run(desk.yes(asked[0])))
+    assert again[:2] == ["", ""] and "used before" in again[2] and len(asked) == 2
+    own = TokenGuard(desk.guard, agent=AGENT)
+    assert "a person has to consent" in asyncio.run(run([]))[0] and len(asked) == 2, "nobody wants to know"

@@ -17,7 +17,8 @@ from google.adk.code_executors import BuiltInCodeExecutor, UnsafeLocalCodeExecut
 from google.adk.models.base_llm import BaseLlm
 from google.adk.models.llm_response import LlmResponse
 from google.adk.plugins.base_plugin import BasePlugin
-from google.adk.runners import InMemoryRunner
+from google.adk.runners import InMemoryRunner, Runner
+from google.adk.sessions import InMemorySessionService
 from google.adk.tools import FunctionTool, google_search
 from google.adk.tools.agent_tool import AgentTool
 from google.adk.tools.base_tool import BaseTool
@@ -25,11 +26,12 @@ from google.genai import types
 
 from captoken import Access, AsyncVerifier, Decision, Issuer, Keyring, Token, Verifier, WideningError, current
 from captoken._verification.mistakes import mistake
-from captoken.adapters.google_adk import TokenGuard, delegate_to
+from captoken.adapters.google_adk import TokenGuard, delegate_to, requests_of
 from captoken.errors import GuardError
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard
+from tests.adapters.consents import LOOKUP, MAIL, REFUND, Desk
 from tests.fixtures import KEYRING, clock, verifier
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own
@@ -426,3 +428,97 @@ def test_the_names_of_the_framework_that_the_guard_stands_on_are_there() -> None
         assert name in vars(BasePlugin) and name in vars(TokenGuard)
     assert "get_invocation_context" in vars(Context) and "plugin_manager" in InvocationContext.model_fields
     assert "run_async" in vars(BaseTool) and AgentTool(agent(obeying())).include_plugins
+
+
+# --- consents: rule 7 ------------------------------------------------------------------------------------------------
+
+
+class Session:
+    """One session that is stored, and runners that are made anew for each run of it."""
+
+    def __init__(self, desk: Desk, *, pause: bool = True) -> None:
+        self.desk, self.pause = desk, pause
+        self.service = InMemorySessionService()
+
+    def run(self, *steps: list[Call], parts: list[types.Part] | None = None) -> tuple[dict[str, Any], list[Any]]:
+        """What waits, by ADK's id, and what the model was told."""
+
+        async def main() -> tuple[dict[str, Any], list[Any]]:
+            desk = self.desk
+            one = agent(Obeying(model="fake", steps=list(steps)), desk.lookup, desk.mail, desk.refund, name="desk_agent")
+            runner = Runner(
+                app_name="desk", agent=one, session_service=self.service, plugins=[TokenGuard(desk.guard, pause=self.pause)]
+            )
+            if parts is None:
+                await self.service.create_session(app_name="desk", user_id="jane", session_id="s")
+            message = types.Content(role="user", parts=parts or [types.Part(text="go")])
+            waiting: dict[str, Any] = {}
+            told = []
+            async for event in runner.run_async(user_id="jane", session_id="s", new_message=message):
+                waiting |= requests_of(event)
+                told += [answer.response for answer in event.get_function_responses()]
+            return waiting, told
+
+        return asyncio.run(main())
+
+    def go_on(self, answers: dict[str, bool]) -> tuple[dict[str, Any], list[Any]]:
+        parts = [
+            types.Part(function_response=types.FunctionResponse(id=one, name="adk_request_confirmation", response={"confirmed": yes}))
+            for one, yes in answers.items()
+        ]
+        return self.run(parts=parts)
+
+
+ALL: list[Call] = [(tool, arguments) for _, tool, arguments in (LOOKUP, MAIL, REFUND)]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    made = Desk()
+    made.token = made.minted(agent="desk_agent", consent=made.asks)
+    return made
+
+
+def test_one_pause_names_all_calls_that_want_a_consent_and_each_runs_once(desk: Desk) -> None:
+    session = Session(desk)
+    with desk.using([]):
+        waiting, _ = session.run(ALL)
+    assert sorted(one["tool"] for one in waiting.values()) == ["mail", "refund"] and [tool for tool, _ in desk.ran] == ["lookup"]
+    consents = desk.yes(*waiting.values())
+    for _ in range(2):
+        with desk.using(consents):
+            session.go_on(dict.fromkeys(waiting, True))
+    assert sorted(tool for tool, _ in desk.ran) == ["lookup", "mail", "refund"]
+    stored = repr(asyncio.run(session.service.get_session(app_name="desk", user_id="jane", session_id="s")))
+    assert "cap1" not in stored and desk.token.serialize()[40:80] not in stored
+
+
+def test_a_confirmation_is_no_consent_and_a_no_is_a_no(desk: Desk) -> None:
+    session = Session(desk)
+    with desk.using([]):
+        waiting, _ = session.run([ALL[1]])
+        again, told = session.go_on(dict.fromkeys(waiting, True))
+    assert desk.ran == [] and again == {} and "a person has to consent" in told[0]["error"]
+    session = Session(desk)
+    with desk.using([]):
+        waiting, _ = session.run([ALL[1]])
+    with desk.using(desk.yes(*waiting.values())):
+        _, told = session.go_on(dict.fromkeys(waiting, False))
+    assert desk.ran == [] and "said no" in told[0]["error"]
+
+
+def test_a_late_consent_runs_nothing(desk: Desk) -> None:
+    session = Session(desk)
+    with desk.using([]):
+        waiting, _ = session.run([ALL[1]])
+    consents = desk.yes(*waiting.values(), expires_in=60)
+    desk.clock.seconds += 60
+    with desk.using(consents):
+        session.go_on(dict.fromkeys(waiting, True))
+    assert desk.ran == []
+
+
+def test_without_a_pause_the_model_is_told(desk: Desk) -> None:
+    with desk.using([]):
+        waiting, told = Session(desk, pause=False).run([ALL[0], ALL[1]])
+    assert waiting == {} and [tool for tool, _ in desk.ran] == ["lookup"] and "a person has to consent" in told[1]["error"]

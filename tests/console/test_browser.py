@@ -503,6 +503,75 @@ def test_new_decisions_are_counted_and_move_no_row(story: Story, page: Page) -> 
     assert "wages" in rows.first.inner_text()
 
 
+def test_a_pasted_token_leads_to_its_agent_and_is_in_no_address(story: Story, page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    text = story.sales.serialize()
+    page.get_by_role("combobox", name="Ask about").fill(f"Authorization: Bearer {text}")
+    page.get_by_role("heading", name="Agent sales-agent").wait_for()
+    page.get_by_text("it was handed to sales-agent").wait_for()
+    assert text not in "".join([*asked, page.url]) and text[5:60] not in page.content()
+    assert page.get_by_role("combobox", name="Ask about").input_value() == ""
+    page.get_by_role("button", name="Revoke with all below…").wait_for()
+
+
+def test_what_if_one_right_were_lost_needs_no_other_to_be_named(story: Story, page: Page) -> None:
+    """Grouped and counted, of all below, too."""
+    for _ in range(2):
+        assert story.ask(story.chart, "sales")
+    agent(page, "chart-agent").get_by_text("3 allowed").wait_for()
+    agent(page, "sales-agent").click()
+    page.locator(".agent").get_by_role("button", name="What if…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("without one right").check()
+    dialog.get_by_label("table").fill("sales")
+    dialog.get_by_role("button", name="Judge again").click()
+    dialog.get_by_text("It would have stopped 4 calls").wait_for()
+    listed = dialog.get_by_role("list", name="The agents that would have been stopped").get_by_role("listitem")
+    assert listed.all_inner_texts() == ["chart-agent, task q3-risk: 3 calls", "sales-agent, task q3-risk: 1 call"]
+    assert violations(page) == []
+    dialog.get_by_label("revoked").check()
+    dialog.get_by_role("button", name="Judge again").click()
+    dialog.get_by_text("orchestrator > sales-agent > chart-agent: 3 calls").wait_for()
+
+
+def test_a_time_is_asked_for_on_the_chart(story: Story, page: Page) -> None:
+    box = page.locator(".plot svg").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 2, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 20, steps=4)
+    page.mouse.up()
+    page.get_by_text("4 decisions found").wait_for()
+    assert [chip.partition(":")[0] for chip in page.locator(".chip > span").all_inner_texts()] == ["task", "since", "until"]
+
+
+def test_single_keys(story: Story, page: Page) -> None:
+    """To the question, from row to row, to the list of keys; letters in the tree are names; and all of it can be turned off."""
+    page.keyboard.press("/")
+    assert script(page, "document.activeElement.id") == "query"
+    page.keyboard.type("jk?")
+    assert page.get_by_role("combobox", name="Ask about").input_value() == "jk?"
+    page.get_by_role("combobox", name="Ask about").fill("")
+    agent(page, "orchestrator").focus()
+    page.keyboard.type("sales-a")
+    assert "sales-agent" in script(page, "document.activeElement.innerText")
+    page.wait_for_timeout(800)
+    page.keyboard.type("ch")
+    assert "chart-agent" in script(page, "document.activeElement.innerText")
+    page.get_by_role("heading", name="Agents").click()
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    assert script(page, "document.activeElement.closest('.decisions') !== null")
+    page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Questions and keys")
+    dialog.get_by_label("single keys").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    assert script(page, "document.activeElement.id") != "query"
+
+
 def test_a_decision_has_an_address(story: Story, page: Page) -> None:
     """Which link stopped it, who added that, what would have done, and the record to take along."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -82,6 +82,12 @@ def test_nothing_after_the_time_that_one_looks_back_to_is_found(world: World) ->
         assert counts(world, "", at) == (allowed, denied)
 
 
+def test_an_agent_with_all_below_it_is_asked_for_by_its_hop(world: World) -> None:
+    told(world)
+    for id, agent in world.index.rows("select id, agent from hops where task = 'q3'"):
+        assert counts(world, f"below:{id}") == ((6, 3) if agent == "orchestrator" else (3, 3))
+
+
 def test_pages_follow_on_each_other(world: World) -> None:
     """However many stand in one hour, or at one moment."""
     told(world)

@@ -725,10 +725,11 @@ class Draw:
     # --- what a verifier knows -----------------------------------------------------------------------------------------
 
     def known(self) -> dict[str, Json]:
-        """Its facts."""
-        return {
+        """Its facts; now and then of the moment, too."""
+        facts: dict[str, Json] = {
             "now": self.now, "leeway": self.one([0, 0, 0, 1, 90]), "audiences": self.audiences, "allow_unaddressed": self.chance(0.85),
         }  # fmt: skip
+        return facts | {"context": self.one([None, {}, self.facts(), self.facts()])} if self.chance(0.1) else facts
 
     def keyring(self) -> dict[str, Json]:
         audience = self.one(AUDIENCES) if self.chance(0.01) else None

@@ -1331,7 +1331,22 @@ def authenticate(text, keys, own=NO_OWN, stop_with=None):
     )  # fmt: skip
 
 
-def check_caveats(token, access, *, now, leeway, audiences, allow_unaddressed, ledger, overlay_age, narrowing, own):
+NO_CONTEXT = {}
+
+
+def is_context(context):
+    """7.13: what it gives is as attributes are."""
+    return isinstance(context, dict) and FACTS["attributes"](context)
+
+
+def beside(access, context):
+    """The access with the facts of the moment among its attributes, where it has not such a name itself. 7.13"""
+    if access is None or not context or not is_context(context):
+        return access
+    return access | {"attributes": context | access.get("attributes", {})}
+
+
+def check_caveats(token, access, *, now, leeway, audiences, allow_unaddressed, ledger, overlay_age, narrowing, own, context):
     """Step 8: what is left of the audiences, and the task. 24.5"""
     root = token.root
     need(root["iat"] <= now + max(60, leeway), "not_yet_valid")
@@ -1352,17 +1367,19 @@ def check_caveats(token, access, *, now, leeway, audiences, allow_unaddressed, l
     of_entries = ([{"aud": link["aud"]} if "aud" in link else {} for link in token.links[:1]] + [link] for link in narrowing if "forbid" in link)
     need(ledger is None or ledger.shared or all(is_for_one(root, links) for links in of_entries), "unaddressed")
     need((token.bound is None and not any("consent" in link for link in token.links)) or audiences, "unaddressed")
-    need(work([*narrowing, *token.links, *(link for _, link in token.answers)], access) <= WORK_MAX, "too_much_work")
+    about = beside(access, context)
+    need(work([*narrowing, *token.links, *(link for _, link in token.answers)], about) <= WORK_MAX, "too_much_work")
+    need(access is None or (is_context(context) and not context.keys() & access.get("attributes", {}).keys()), "attribute")  # 7.13
     for place, link, by in (*((place, link, None) for place, link in enumerate(token.links)), *((*each, DISCHARGER) for each in token.answers)):
         with at(place, by):
-            check_access(link, access, own) if access is not None else check_without_access(link, own)
+            check_access(link, about, own) if access is not None else check_without_access(link, own)
     check_consent_is_there(token, access, state["audiences"])
     return state
 
 
 def judge(
     token, access, *, now, leeway=0, audiences=(), allow_unaddressed=False, caller=None, for_use=True, ledger=None,
-    overlay_age=None, overlay=None, own=NO_OWN,
+    overlay_age=None, overlay=None, own=NO_OWN, context=NO_CONTEXT,
 ):  # fmt: skip
     """Steps 7 to 9, of a token that was sent or of a grant that is asked again: what is left of the audiences, the task, and the
     entries of the overlay on it."""
@@ -1371,11 +1388,11 @@ def judge(
     if overlay is not None:  # 7
         answers = [link for _, link in token.answers]
         overlay_age, entries = under_overlay(
-            overlay, token.root, token.tags, token.held, token.links, answers, access, now, leeway, audiences, own
+            overlay, token.root, token.tags, token.held, token.links, answers, beside(access, context), now, leeway, audiences, own
         )
     state = check_caveats(
         token, access, now=now, leeway=leeway, audiences=audiences, allow_unaddressed=allow_unaddressed, ledger=ledger,
-        overlay_age=overlay_age, narrowing=[said["link"] for said in entries], own=own,
+        overlay_age=overlay_age, narrowing=[said["link"] for said in entries], own=own, context=context,
     )  # fmt: skip
     if caller:  # 9
         need(caller.get("agent") in (None, token.held[-1]), "caller")
@@ -1439,7 +1456,7 @@ def place_of(stop, token, own=NO_OWN):
 
 def evaluate(
     text, keys, access, *, now, leeway=0, audiences=(), allow_unaddressed=False, caller=None, for_use=True,
-    request=None, store=None, told=None, ledger=None, overlay_age=None, overlay=None, own=NO_OWN,
+    request=None, store=None, told=None, ledger=None, overlay_age=None, overlay=None, own=NO_OWN, context=NO_CONTEXT,
 ):  # fmt: skip
     """The code of the decision on this access, a dict of stated facts; None asks all but the access.
 
@@ -1453,7 +1470,7 @@ def evaluate(
         token = authenticate(text, keys, own, known)
         state = judge(
             token, access, now=now, leeway=leeway, audiences=audiences, allow_unaddressed=allow_unaddressed, caller=caller,
-            for_use=for_use, ledger=ledger, overlay_age=overlay_age, overlay=overlay, own=own,
+            for_use=for_use, ledger=ledger, overlay_age=overlay_age, overlay=overlay, own=own, context=context,
         )  # fmt: skip
         need(token.bound is not None or token.proof is None, "bad_proof")  # 10
         proven = proven_holders(token.tags, token.caveats, token.links)

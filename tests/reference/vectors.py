@@ -99,7 +99,7 @@ def known(vector: Vector) -> dict[str, Any]:
     facts = vector["facts"]
     return {
         "leeway": facts["leeway"], "audiences": tuple(facts["audiences"]), "allow_unaddressed": facts["allow_unaddressed"],
-        "own": {each["key"]: Own(each) for each in vector.get("own", ())},
+        "own": {each["key"]: Own(each) for each in vector.get("own", ())}, "context": facts.get("context", {}),
     }  # fmt: skip
 
 

@@ -599,6 +599,7 @@ class _Asked:
             **self.overlay(),
             **({"max_age": self.vector["max_age"]} if "max_age" in self.vector else {}),
             **({"vocabulary": self.vocabulary} if "own" in self.vector else {}),
+            **({"context": lambda _: facts["context"]} if "context" in facts else {}),
             clock=lambda: self.now,
         )
 

@@ -6,6 +6,7 @@ import * as api from "./api";
 import type { Entry, Hits, Keywords, Kind, Preview, Select, WhatIf } from "./api";
 import { count, exact, fromField, plainNumber, toField } from "./format";
 import { Decisions, Dialog } from "./parts";
+import { spelled } from "./query";
 import { serverNow } from "./state";
 
 export interface Aim {
@@ -19,6 +20,8 @@ export interface Aim {
   // What would have done, to begin with.
   suggested: Keywords | null;
   entry?: Entry;
+  // The hop of an agent.
+  node?: string;
 }
 
 const OPERATIONS = ["select", "insert", "update", "delete"] as const;
@@ -458,7 +461,9 @@ function Seen(props: { preview: Preview; agent: string | null }): JSX.Element {
 export function What(props: { aim: Aim; last: number; onClose: () => void }): JSX.Element {
   const { aim } = props;
   const id = useId();
-  const [narrows, setNarrows] = useState(false);
+  const [how, setHow] = useState<"revoked" | "narrowed" | "lost">("revoked");
+  const narrows = how === "narrowed";
+  const [lost, setLost] = useState({ operation: "select", name: "" });
   const [fields, setFields] = useState<Fields>(NONE);
   const [first, setFirst] = useState(toField(props.last - 3600));
   const [last, setLast] = useState(toField(props.last));
@@ -476,6 +481,11 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
       const to = fromField(last);
       if (from === null || to === null || from > to)
         throw new Error("From and until: two times in order.");
+      if (how === "lost") {
+        if (!lost.name.trim()) throw new Error("Say which table or tool it had lost.");
+        askLost(from, to);
+        return;
+      }
       const keywords = narrows ? keywordsOf(fields) : null;
       if (narrows && keywords === null) throw new Error("Say what would have been left.");
       api
@@ -484,6 +494,28 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
     } catch (error) {
       setTrouble((error as Error).message);
     }
+  };
+
+  // What would have been stopped is what was allowed: no other right has to be named for that.
+  const askLost = (from: number, to: number): void => {
+    const name = spelled(lost.name.trim());
+    const what = lost.operation === "tool" ? `tool:${name}` : `table:${name}`;
+    const operation = ["tool", "any"].includes(lost.operation) ? "" : `operation:${lost.operation}`;
+    const q = `${scopeOf(aim)} ${what} ${operation} allowed since:${toField(from)} until:${toField(to)}`;
+    api.query(q, "calls", null, null, 20).then(
+      (answer) => {
+        if (answer.trouble !== null) throw new Error(answer.trouble);
+        setFound({
+          only: null,
+          stopped: answer.allowed,
+          agents: answer.agents.map((one) => ({
+            agent: `${one.agent}, task ${one.task}`,
+            calls: one.allowed,
+          })),
+          rows: answer.rows,
+        });
+      },
+    ).catch((error: Error) => setTrouble(error.message));
   };
 
   return (
@@ -500,8 +532,8 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
             <input
               type="radio"
               name={`${id}-how`}
-              checked={!narrows}
-              onChange={() => setNarrows(false)}
+              checked={how === "revoked"}
+              onChange={() => setHow("revoked")}
             />
             revoked{aim.agent === null ? "" : " with all below"}
           </label>
@@ -510,13 +542,52 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
               type="radio"
               name={`${id}-how`}
               checked={narrows}
-              onChange={() => setNarrows(true)}
+              onChange={() => setHow("narrowed")}
             />
             narrowed
+          </label>
+          <label class="check">
+            <input
+              type="radio"
+              name={`${id}-how`}
+              checked={how === "lost"}
+              onChange={() => setHow("lost")}
+            />
+            without one right
           </label>
         </fieldset>
         {narrows && (
           <NarrowForm past fields={fields} suggested={aim.suggested} onChange={setFields} />
+        )}
+        {how === "lost" && (
+          <div class="grid">
+            <div class="field">
+              <label for={`${id}-operation`}>it had lost</label>
+              <select
+                id={`${id}-operation`}
+                value={lost.operation}
+                onChange={(event) => setLost({ ...lost, operation: event.currentTarget.value })}
+              >
+                {[...OPERATIONS, "any", "tool"].map((one) => (
+                  <option key={one} value={one}>
+                    {one === "tool" ? "the use of a tool" : one === "any" ? "all on" : `${one} on`}
+                  </option>
+                ))}
+              </select>
+            </div>
+            <div class="field">
+              <label for={`${id}-name`}>{lost.operation === "tool" ? "tool" : "table"}</label>
+              <input
+                id={`${id}-name`}
+                type="text"
+                value={lost.name}
+                placeholder="as customers, market.*"
+                autocomplete="off"
+                spellcheck={false}
+                onInput={(event) => setLost({ ...lost, name: event.currentTarget.value })}
+              />
+            </div>
+          </div>
         )}
         <div class="grid">
           <div class="field">
@@ -557,6 +628,18 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
               {found.stopped > found.rows.length && ` The first ${found.rows.length}:`}
               <Only most={found.only} />
             </p>
+            {found.agents.length > 0 && (
+              <ul class="by-agent" aria-label="The agents that would have been stopped">
+                {found.agents.slice(0, LISTED * 2).map((one) => (
+                  <li key={one.agent}>
+                    <span class="name">{one.agent}</span>: {count(one.calls, "call")}
+                  </li>
+                ))}
+                {found.agents.length > LISTED * 2 && (
+                  <li>and {plainNumber(found.agents.length - LISTED * 2)} more</li>
+                )}
+              </ul>
+            )}
             <Stopped
               rows={found.rows}
               brief={!narrows}
@@ -573,4 +656,9 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
       )}
     </Dialog>
   );
+}
+
+// The decisions that it is about: of a task, or of an agent with all below.
+function scopeOf(aim: Aim): string {
+  return aim.node === undefined ? `task:${spelled(aim.select["task"] ?? "")}` : `below:${aim.node}`;
 }

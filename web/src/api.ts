@@ -283,6 +283,8 @@ export interface Preview {
 export interface WhatIf {
   only: number | null;
   stopped: number;
+  // Who made these calls, the most first.
+  agents: { agent: string; calls: number }[];
   rows: Row[];
 }
 
@@ -384,6 +386,13 @@ export const complete = (word: string): Promise<{ words: string[] }> =>
 export const decision = (key: string): Promise<DecisionView> => get("api/decision", { key });
 
 export const overlay = (): Promise<{ entries: Entry[] }> => get("api/overlay", {});
+
+// The agent that a token was handed to, which somebody has pasted.
+export type Pasted =
+  | { trouble: string }
+  | { trouble: null; is_known: boolean; agent: string; task: string; node: string };
+
+export const pasted = (text: string): Promise<Pasted> => post("api/pasted", { text });
 
 export const preview = (select: Select, keywords: Keywords | null): Promise<Preview> =>
   post("api/preview", { select, keywords });

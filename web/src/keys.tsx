@@ -4,8 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Dialog } from "./parts";
 
 // What `j` and `k` go through.
-const ROWS =
-  ".needs .where > :first-child, .decisions .what a, .groups td:first-child button, .tree [tabindex='0']";
+const ROWS = ".needs .where > :first-child, .decisions .what a, .groups td:first-child button";
 const OFF = "captoken-keys-off";
 
 // Whoever speaks to the machine can turn them off: a word would press them (WCAG 2.1.4).

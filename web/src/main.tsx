@@ -141,6 +141,24 @@ function App(): JSX.Element {
 
   const choose = useCallback((key: string) => go({ task: key, node: null }), []);
   const chooseNode = useCallback((id: string) => go({ node: id }), []);
+  // From a token that is pasted to its agent, where it can be stopped.
+  const onToken = (text: string): void => {
+    api.pasted(text).then(
+      (found) => {
+        if (found.trouble !== null) {
+          setTold(found.trouble);
+          return;
+        }
+        go({ view: "now", at: null, q: "", task: found.task, node: found.node });
+        setTold(
+          found.is_known
+            ? `The trails have this token: it was handed to ${found.agent}. "Revoke" stops it.`
+            : `By what it says, which anybody can write, it came of the token of ${found.agent}.`,
+        );
+      },
+      (error: Error) => setTold(error.message),
+    );
+  };
   const view = (name: ViewName): void =>
     go({ view: name, q: "", at: name === "then" ? (place.at ?? serverNow()) : null });
 
@@ -177,6 +195,7 @@ function App(): JSX.Element {
       select: all ? agent.reach.named : agent.reach.select,
       below: below.map((one) => one.agent),
       suggested: agent.unused?.keywords ?? null,
+      node: agent.node.id,
     });
   };
 
@@ -226,7 +245,7 @@ function App(): JSX.Element {
             The trail {one.name} is not followed: {one.trouble}
           </p>
         ))}
-      <QueryBar q={place.q} onAsk={(q) => go({ q })} onHelp={() => setHelp(true)} />
+      <QueryBar q={place.q} onAsk={(q) => go({ q })} onHelp={() => setHelp(true)} onToken={onToken} />
       {place.view === "then" && seen && (
         <Slider
           at={then}

@@ -20,6 +20,9 @@ export const wordsOf = (text: string): string[] => text.match(WORD) ?? [];
 const isWhole = (word: string): boolean =>
   !word.endsWith(":") && (word.match(/(?<!\\)"/g)?.length ?? 0) % 2 === 0;
 
+// A token, as it is pasted: it goes into no address, and is not shown.
+const IS_TOKEN = /^[>\s]*(authorization:)?[>\s]*(bearer\s+)?[>\s]*caps?1_/i;
+
 // A value as it is typed: in quotes, in ASCII, unless it is a plain name.
 export const spelled = (value: string): string =>
   /^[\w./@+-][\w./:@+-]*$/.test(value)
@@ -33,6 +36,7 @@ export function QueryBar(props: {
   q: string;
   onAsk: (q: string) => void;
   onHelp: () => void;
+  onToken: (text: string) => void;
 }): JSX.Element {
   const id = useId();
   const [typed, setTyped] = useState("");
@@ -121,12 +125,19 @@ export function QueryBar(props: {
         aria-controls={`${id}-offered`}
         aria-autocomplete="list"
         aria-activedescendant={isShown && active >= 0 ? `${id}-${active}` : undefined}
-        placeholder={chips.length ? "" : "table:customers refused since:10m"}
+        placeholder={chips.length ? "" : "table:customers refused since:10m, or a token"}
         autocomplete="off"
         spellcheck={false}
         value={typed}
         onInput={(event) => {
           const text = event.currentTarget.value;
+          if (IS_TOKEN.test(text)) {
+            event.currentTarget.value = "";
+            setTyped("");
+            setOpen(false);
+            props.onToken(text);
+            return;
+          }
           // What is pasted may be several words.
           const words = wordsOf(text);
           if (words.length > 1 && words.every(isWhole)) {

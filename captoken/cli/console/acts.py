@@ -12,6 +12,7 @@ key that nobody trusts, and by the replay of `captoken.audit`.
 from __future__ import annotations
 
 import hmac
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from secrets import token_bytes
 from threading import Lock
@@ -178,6 +179,7 @@ class Control:
         return {
             "only": None if is_all else LOOKED_AT,
             "stopped": len(hit),
+            "agents": _by_agent(hit),
             "rows": [views.row_of(one.decision, one.why) for one in hit[:SHOWN]],
         }
 
@@ -266,6 +268,14 @@ def _asked(do: Callable[[], _T]) -> _T:
         raise
     except (TypeError, ValueError) as error:
         raise Refused(400, plain(str(error))) from None
+
+
+def _by_agent(hit: Sequence[analysis.Replayed]) -> list[Json]:
+    """Who made these calls, by all who held the token, and how many: the most first."""
+    counts = Counter(
+        " > ".join(actor.name for actor in one.decision.chain) for one in hit
+    ).most_common(SHOWN)
+    return [{"agent": plain(who), "calls": calls} for who, calls in counts]
 
 
 def _stopped(

@@ -9,6 +9,7 @@ from captoken._language import patterns
 from captoken.cli.console import queries, views
 from captoken.cli.console.index import Index
 from captoken.cli.console.queries import Query, Tally
+from captoken.cli.console.tables import BELOW
 from captoken.cli.console.views import Json, Said, Spent
 from captoken.cli.words import plain
 
@@ -166,7 +167,7 @@ def never_used(index: Index, hop: str, found: views.Known) -> list[str]:
         return []
     used = index.rows(
         f"""
-        with recursive {views.BELOW}
+        with recursive {BELOW}
         select distinct data, tool from tallies join whats on whats.id = what
         where hop in (select id from below) and allowed = 1
         """,

@@ -53,6 +53,7 @@ from captoken.cli.console.decision import decision_view
 from captoken.cli.console.export import exported
 from captoken.cli.console.index import Index
 from captoken.cli.console.needs import needs_view
+from captoken.cli.console.pasted import pasted_view
 from captoken.cli.words import plain
 
 _log = logging.getLogger("captoken.console")
@@ -88,6 +89,10 @@ _Second = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 class _Proposed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     select: dict[str, str]
     keywords: dict[str, Any] | None = None
+
+
+class _Pasted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    text: str
 
 
 _TWICE = (
@@ -150,6 +155,7 @@ class Console:
             "/api/overlay": lambda _: views.overlay_view(self._control.overlay(), self.now()),
         }
         self._writes: dict[str, tuple[Any, Callable[[Any], Json]]] = {
+            "/api/pasted": (_Pasted, lambda asked: pasted_view(index, asked.text)),
             "/api/preview": (_Proposed, self._preview),
             "/api/what-if": (_WhatIf, self._what_if),
             "/api/act": (Wish, lambda wish: control.act(index, wish, self.now())),

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 
 from captoken.cli.console.counting import HOUR
 from captoken.cli.console.index import Index
-from captoken.cli.console.tables import Call
+from captoken.cli.console.tables import BELOW, Call
 from captoken.cli.words import plain
 
 LONGEST: Final = 2000  # characters
@@ -39,7 +39,8 @@ _CALL: Final = ", ".join(Call._fields)
 _WHAT: Final = {"table": "data", "operation": "operation", "tool": "tool", "code": "code"}
 _WHO: Final = {"agent": "agent", "task": "hops.task", "subject": "subject", "token": "token"}
 _TIMES: Final = ("since", "until")
-KEYS: Final = (*_WHAT, *_WHO, *_TIMES)
+_BELOW: Final = "below"  # a hop and all that came of it, by its id
+KEYS: Final = (*_WHAT, *_WHO, *_TIMES, _BELOW)
 _OUTCOMES: Final = {"refused": 0, "allowed": 1}
 
 _WORDS = re.compile(r'(?:([a-z]+):)?("(?:[^"\\]|\\.)*"|[^\s"]+)(?=\s|$)').finditer
@@ -85,6 +86,9 @@ def parse(text: str, now: int, at: int | None = None) -> Query:
         if asked:
             parts.append(subquery.format(" and ".join(condition for condition, _ in asked)))
             values += [value for _, own in asked for value in own]
+    for id, _ in said.get(_BELOW, ()):
+        parts.append(f"hop in (with recursive {BELOW} select id from below)")
+        values.append(id)
     for word in words:
         parts.append(f"({_OF_WHATS.format(_HAS_WHAT)} or {_OF_HOPS.format(_HAS_WHO)})")
         values += [word.lower()] * (_HAS_WHAT.count("?") + _HAS_WHO.count("?"))

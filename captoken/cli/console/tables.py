@@ -102,6 +102,10 @@ create table closed (
 );
 create index closed_by_task on closed (subject, task, moment);
 """
+# A hop, and all below it: for `with recursive`.
+BELOW = """
+below (id) as (select ? union select hops.id from hops join below on hops.parent = below.id)
+"""
 INDEX = Layout(VERSION, _TABLES, "an index")
 
 

@@ -22,7 +22,7 @@ from captoken.audit import analysis
 from captoken.cli import words
 from captoken.cli.console import histories
 from captoken.cli.console.index import Index
-from captoken.cli.console.tables import Call
+from captoken.cli.console.tables import BELOW, Call
 from captoken.cli.logged import tried
 from captoken.cli.words import may, plain
 
@@ -700,12 +700,6 @@ def _chain(index: Index, found: Known, now: int) -> list[Json]:
         }
         for start, hop in zip(before, found.through, strict=False)
     ]
-
-
-# A hop, and all below it.
-BELOW = """
-below (id) as (select ? union select hops.id from hops join below on hops.parent = below.id)
-"""
 
 
 def _below(index: Index, id: str) -> list[str]:

@@ -96,6 +96,7 @@ export function verifierOf(vector: Vector): Set {
     replays: vector.replays && replaysOf(vector.replays, uses, spends),
     ledger: vector.ledger && ledgerOf(vector.ledger, debits, marks),
     ...overlayOf(vector.overlay, moment),
+    context: facts.context === undefined ? undefined : () => facts.context,
   };
   const verifier = new captoken.Verifier(keyringOf(vector.keyring), defined(options) as object);
   return { verifier, uses, spends, debits, marks, moment };

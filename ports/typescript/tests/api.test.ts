@@ -12,6 +12,7 @@ import { sha512 } from "@noble/hashes/sha2.js";
 import { b64decode, b64encode, concat, hex, unhex } from "../src/format/bytes.js";
 import { exchangePublic, shared, verify } from "../src/format/crypto.js";
 import * as captoken from "../src/index.js";
+import type { Told } from "../src/trail.js";
 
 const NOW = 1_764_061_200;
 const clock = (): number => NOW;
@@ -642,6 +643,38 @@ test("a reservation is closed once, and what is not taken goes back", () => {
     true,
     "a recheck asks no store",
   );
+});
+
+test("facts of the moment are asked for once a decision, and what cannot be had denies", async () => {
+  const where = { threat: { in: ["low"] } };
+  const token = issuer.mint({ ...WHO, ...SALES, where });
+  const asked: string[] = [];
+  const context = (issued: { task: string }): { threat: string } => {
+    asked.push(issued.task);
+    return { threat: "low" };
+  };
+  const calm = server({ context });
+  const { grant } = calm.check(token, ACCESS) as captoken.Allowed;
+  assert.equal(grant.check(ACCESS).code, "allowed");
+  assert.equal(calm.check(token, null).code, "allowed");
+  assert.deepEqual(asked, ["task-123", "task-123"]);
+  const recorded: unknown[] = [];
+  const audit = { record: ({ access }: Told) => void recorded.push(access?.attributes) };
+  server({ context, audit }).check(token, { ...ACCESS, attributes: { region: "eu" } });
+  assert.deepEqual(recorded, [new Map([["threat", "low"], ["region", "eu"]])]);
+  const gone = (): never => {
+    throw new Error("gone");
+  };
+  for (const broken of [gone, () => undefined as never, () => "low" as never]) {
+    assert.equal(server({ context: broken }).check(minted(), ACCESS).code, "attribute");
+    assert.equal(server({ context: broken }).check(minted(), null).code, "allowed");
+  }
+  const later = server({ context: () => Promise.resolve({ threat: "low" }) });
+  assert.equal((await later.checkAsync(token, ACCESS)).code, "allowed");
+  assert.throws(() => later.check(token, ACCESS), captoken.UsageError);
+  const failing = server({ context: () => Promise.reject(new Error("gone")) });
+  assert.equal((await failing.checkAsync(minted(), ACCESS)).code, "attribute");
+  assert.throws(() => server({ context: { threat: "low" } as never }), captoken.UsageError);
 });
 
 test("an overlay that cannot be asked denies", () => {

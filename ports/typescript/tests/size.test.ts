@@ -56,11 +56,11 @@ const BOUNDS: readonly (readonly [who: string, names: string, bytes: number])[] 
   [
     "a server that verifies",
     "{ Verifier, Keyring, Denied, describe, forModel, forNetwork, MemoryReplayStore }",
-    74_400,
+    75_000,
   ],
   ["a holder that narrows and presents", "{ Token, HolderKey, withProof }", 60_000],
   ["an issuer that mints", "{ Issuer, Keyring }", 62_000],
-  ["all of it", "*", 127_000],
+  ["all of it", "*", 127_900],
 ];
 
 for (const [who, names, most] of BOUNDS) {
@@ -73,7 +73,7 @@ for (const [who, names, most] of BOUNDS) {
 
 /** Packed: with the noble code that it uses, minified and compressed, as a browser loads it. */
 const PACKED: readonly (readonly [who: string, names: string, bytes: number])[] = [
-  ["what verifies", "{ Verifier, Keyring }", 39_500],
+  ["what verifies", "{ Verifier, Keyring }", 39_800],
   ["what only holds", "{ Token }", 33_000],
   ["what only tells", "{ forNetwork }", 2_000],
 ];

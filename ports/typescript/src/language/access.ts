@@ -91,7 +91,7 @@ function one<T>(
   return value;
 }
 
-function factsOf(value: unknown, what: string): JsonObject {
+export function factsOf(value: unknown, what: string): JsonObject {
   const made = value === undefined ? new Map<string, Json>() : jsonOf(value);
   if (!isObject(made) || ![...made.keys()].every(isFree)) {
     throw new Unstated(`${what}: names are free names`);

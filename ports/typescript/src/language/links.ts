@@ -248,6 +248,16 @@ export interface Question {
   readonly stated: Stated;
 }
 
+/** The same, with facts of the moment among its attributes (7.13). */
+export function beside(
+  question: Question | undefined,
+  context: JsonObject | undefined,
+): Question | undefined {
+  if (!question || !context?.size) return question;
+  const { stated } = question;
+  return { stated: { ...stated, attributes: new Map([...context, ...stated.attributes]) } };
+}
+
 const domainsOf = ({ table, tool }: Stated): Domain[] => [
   ...(table === undefined ? [] : ["data" as const]),
   ...(tool === undefined ? [] : ["tool" as const]),

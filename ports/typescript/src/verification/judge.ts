@@ -6,6 +6,7 @@
 import { atOrBelow } from "../format/names.js";
 import { UsageError } from "../format/errors.js";
 import {
+  beside,
   linkProhibits,
   linkProhibitsEarly,
   linkProhibitsLate,
@@ -24,6 +25,7 @@ import { isTooMuch, TOO_MUCH } from "../language/work.js";
 import { entryOf, isProven, isTimely, readProof, statedRequest } from "../proof.js";
 import { label, linkId, sha256, stateOf } from "../format/crypto.js";
 import { b64encode, b64exact, bigEndian, concat, hex, utf8, type Bytes } from "../format/bytes.js";
+import type { JsonObject } from "../format/json.js";
 import type { Debit, Mark, Marked, Reservation, Use } from "../stores.js";
 import {
   placeAt,
@@ -61,6 +63,9 @@ export interface Facts {
   readonly overlay?:
     { readonly found?: Overlay | undefined; readonly problem?: string | undefined } | undefined;
   readonly fresh: Bytes;
+  /** Facts of the moment, and why they cannot be had (7.13). */
+  readonly context?: JsonObject | undefined;
+  readonly unknown?: string | undefined;
 }
 
 export interface Asked {
@@ -114,7 +119,7 @@ export function* judge(
   if (server.maxAge !== undefined && (age > server.maxAge || age < -CLOCKS_DIFFER)) {
     return one(refusal("stale_grant", `verified at ${spelledTime(asked.since)}, too long ago`));
   }
-  const overlaid = overlay(genuine, server, facts, asked.question);
+  const overlaid = overlay(genuine, server, facts, beside(asked.question, facts.context));
   if (overlaid.refusals.length) return { refusals: overlaid.refusals as [Refusal], step: 7 };
   const refusals = caveats(genuine, server, facts, asked, overlaid);
   if (refusals.length) return { refusals: refusals as [Refusal], step: 8 };
@@ -332,15 +337,28 @@ function caveats(
   if (refusals.length) return refusals;
   if (unstated) return [unstated];
   const links = [...linksOf(narrowing), ...readable(genuine).map(({ link }) => link)];
-  if (isTooMuch(links, question?.stated)) return [TOO_MUCH];
+  const about = beside(question, facts.context);
+  if (isTooMuch(links, about?.stated)) return [TOO_MUCH];
+  const unknown = unknownBy(facts, question);
+  if (unknown) return [refusal("attribute", unknown)];
   situation = start;
   for (const { link, place } of readable(genuine)) {
-    const reason = linkProhibitsLate(link, question, situation, server.vocabulary);
+    const reason = linkProhibitsLate(link, about, situation, server.vocabulary);
     if (reason) refusals.push(placed(genuine, reason, place));
     situation = settled(situation, link);
   }
   if (refusals.length) return refusals;
   return unconsented(genuine, question, () => consentsFor(genuine, server, facts, question));
+}
+
+/**
+ * Why the facts of the moment cannot stand beside the access. A name that both state could be a
+ * client's word in the place of the server's (7.13).
+ */
+function unknownBy({ context, unknown }: Facts, question: Question | undefined): string | undefined {
+  if (!question || unknown !== undefined) return question && unknown;
+  const both = [...(context?.keys() ?? [])].find((name) => question.stated.attributes.has(name));
+  return both && `attribute ${both} is stated by the access and by the context`;
 }
 
 /** Why a server must not take a token for what it names, or fails to name (16.2, 38.6, 30.6). */

@@ -4,7 +4,15 @@ import { linkId } from "../format/crypto.js";
 import { atLeast, checkAudience, isLater, settings } from "../format/given.js";
 import { INSPECT, handed, lock } from "../format/handed.js";
 import { Unstated, UsageError } from "../format/errors.js";
-import { stated, statedCaller, type Access, type Caller } from "../language/access.js";
+import {
+  factsOf,
+  stated,
+  statedCaller,
+  type Access,
+  type Caller,
+  type Facts as Attributes,
+} from "../language/access.js";
+import { beside } from "../language/links.js";
 import { capabilityOf, type Capability } from "../language/capability.js";
 import { holderOf } from "../language/lineage.js";
 import { behind, type Overlay } from "../language/overlay.js";
@@ -13,6 +21,7 @@ import { evidenceBy, isDigest, type Evidence } from "../proof.js";
 import {
   closedBy,
   endOf,
+  type Answer,
   type Ledger,
   type Mark,
   type Marked,
@@ -83,6 +92,12 @@ export interface VerifierOptions {
   readonly overlay?: () => Overlay | undefined;
   readonly maxStaleness?: number;
   readonly allowStaleOverlay?: boolean;
+  /**
+   * Facts of the moment, as a threat level, that tokens ask about with `where`: called once for each
+   * decision about an access, with what was issued. What it raises denies, and so does a name that
+   * the access states, too: `attribute`. One that promises is for `checkAsync` and its like.
+   */
+  readonly context?: (issued: AuthenticatedToken["root"]) => Answer<Attributes>;
   /** How many seconds a store that promises may take: 5 if not said. */
   readonly storeTimeout?: number;
   /** Takes a record of each decision, before it is answered: `AuditTrail` of `captoken/trail`. */
@@ -91,9 +106,11 @@ export interface VerifierOptions {
 
 // Of VerifierOptions and Means.
 const SETTINGS =
-  /^(audience|allowUnaddressed|leeway|maxAge|replays|ledger|overlay|maxStaleness|allowStaleOverlay|storeTimeout|audit|vocabulary|clock|random)$/;
+  /^(audience|allowUnaddressed|leeway|maxAge|replays|ledger|overlay|maxStaleness|allowStaleOverlay|context|storeTimeout|audit|vocabulary|clock|random)$/;
 
 const MOST_KNOWN = 100_000;
+
+type Moment = Pick<Facts, "context" | "unknown">;
 
 type Commit = "commit" | "look" | "recheck";
 
@@ -153,6 +170,9 @@ export class Verifier {
     for (const each of audiences) checkAudience(each);
     if (options.overlay !== undefined && typeof options.overlay !== "function") {
       throw new UsageError("overlay is a function");
+    }
+    if (options.context !== undefined && typeof options.context !== "function") {
+      throw new UsageError("context is a function");
     }
     this.#source = keyring;
     this.#options = options;
@@ -251,8 +271,22 @@ export class Verifier {
 
   /** Steps 7 to 11 for a genuine token, and its record. What grants ask. */
   *#decide(genuine: AuthenticatedToken, asked: Asked, how: Commit): Steps<DryRun> {
-    const decision = yield* this.#judged(genuine, asked, how);
-    return yield* this.#recorded(decision, genuine, asked, how);
+    const moment = yield* this.#moment(genuine, asked);
+    const decision = yield* this.#judged(genuine, asked, how, moment);
+    const about = { ...asked, question: beside(asked.question, moment.context) };
+    return yield* this.#recorded(decision, genuine, about, how);
+  }
+
+  /** The facts of the moment, or why they cannot be had (7.13). */
+  *#moment({ root }: AuthenticatedToken, { question, signal }: Asked): Steps<Moment> {
+    const { context } = this.#options;
+    if (!context || !question) return {};
+    try {
+      const given = yield this.#ask(() => context(handed(root)), signal);
+      return { context: factsOf(given ?? null, "context") };
+    } catch {
+      return { unknown: "the facts of the moment cannot be had" };
+    }
   }
 
   /** The decision, once it is recorded. What was allowed and cannot be recorded is not (39.7). */
@@ -276,13 +310,18 @@ export class Verifier {
     return decision;
   }
 
-  *#judged(genuine: AuthenticatedToken, asked: Asked, how: Commit): Steps<Decision | WouldAllow> {
+  *#judged(
+    genuine: AuthenticatedToken,
+    asked: Asked,
+    how: Commit,
+    moment: Moment,
+  ): Steps<Decision | WouldAllow> {
     for (const each of genuine.custody) {
       const { evidence } = each;
       if (evidence) each.holds ??= yield* holding((by) => evidenceBy(evidence, by));
       if (!each.holds) break;
     }
-    const facts = this.#facts();
+    const facts = { ...this.#facts(), ...moment };
     const who = attributionOf(genuine, this.#server, facts);
     const judged = yield* judge(genuine, this.#server, facts, asked);
     const { now } = facts;
@@ -406,7 +445,7 @@ export class Verifier {
     facts: Facts,
     effects: readonly Effect[],
   ): Steps<Denial | undefined> {
-    const later = this.#facts();
+    const later = { ...this.#facts(), context: facts.context };
     if (
       later.now - facts.now <= 1 &&
       later.overlay?.found === facts.overlay?.found &&
