@@ -96,7 +96,7 @@ def test_what_is_asked_rightly_is_given(alice: Person) -> None:
     ids=str,
 )  # fmt: skip
 def test_a_request_without_pkce_or_with_another_meaning_goes_nowhere(alice: Person, asked: dict[str, Any]) -> None:
-    """PKCE downgrade (RFC 9700, 2.1.1), request objects, other flows."""
+    """The specification's rule 44.19. PKCE downgrade (RFC 9700, 2.1.1), request objects, other flows."""
     refused(alice.page(**asked))
     assert boxes(alice.page())
 
@@ -121,7 +121,7 @@ def test_a_parameter_twice_is_refused(alice: Person) -> None:
     ],
 )  # fmt: skip
 def test_a_browser_goes_to_the_addresses_of_the_application_alone(alice: Person, redirect: str) -> None:
-    """Exact strings (RFC 9700, 4.1): but for the port on this machine, by its address in figures."""
+    """The specification's rule 44.22. Exact strings (RFC 9700, 4.1): but for the port on this machine, by its address in figures."""
     refused(alice.page(redirect_uri=redirect))
     for rightly in ("https://desk.example/callback", "http://127.0.0.1/callback", "http://127.0.0.1:61234/callback"):
         assert boxes(alice.page(redirect_uri=rightly)), rightly
@@ -202,7 +202,7 @@ def test_a_code_ends_after_a_minute() -> None:
 
 
 def test_a_refresh_token_gives_one_successor() -> None:
-    """Stock clients share one between windows: before its successor was used, it gives the same one, for a minute."""
+    """The specification's rule 44.21. Stock clients share one between windows: before its successor was used, it gives the same one, for a minute."""
     clock = FixedClock(NOW)
     written = io.BytesIO()
     with house(clock=clock, trail=AuditTrail(written.write)) as (origin, made):
@@ -471,7 +471,7 @@ def test_an_address_that_a_document_no_longer_has_is_refused_at_the_answer() -> 
 
 
 def test_no_document_is_fetched_for_a_stranger(here: tuple[str, House]) -> None:
-    """Before somebody has logged in, nobody makes this service ask anything of an application."""
+    """The specification's rule 44.23. Before somebody has logged in, nobody makes this service ask anything of an application."""
     with house(documents=at_documents({})) as (origin, _):
         stranger = Person(origin)
         assert "/people/authorize" in stranger.web.get(stranger.asks(client_id="https://nowhere.example/c.json")).headers["location"]

@@ -81,7 +81,7 @@ refused = true
 
 
 def test_a_root_of_a_login_says_so() -> None:
-    """So no other link 1 passes for a person's own words, and another application does not join its task."""
+    """The specification's rule 44.20. So no other link 1 passes for a person's own words, and another application does not join its task."""
     policy = loaded()
     desk = Desk(policy, KEYRING, clock=lambda: NOW)
     jane = imagined(policy, {"provider": "people", "sub": "alice"}, NOW)
