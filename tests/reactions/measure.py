@@ -65,7 +65,7 @@ def make(path: Path, decisions: int, agents: int) -> int:
             refused = number % 10 == 9
             write(
                 {
-                    "kind": "decision", "at": 1_800_000_000 + number // 5000, "ms": number % 1000, "allowed": not refused,
+                    "kind": "decision", "at": 1_800_000_000 + number // 20_000, "ms": number % 1000, "allowed": not refused,
                     "code": "table" if refused else "allowed", "access": {"table": "hr", "operation": "select"},
                     "token": link, "sub": "ann", "task": f"task-{agent % 1000}", "link": link,
                     "chain": [{"name": "lead", "basis": "issued"}, {"name": name, "basis": "vouched"}],
@@ -78,7 +78,7 @@ def follow(folder: Path) -> None:
     """In a process of its own, so that its memory is that of following alone."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     begun, cpu = time.perf_counter(), time.process_time()
-    with closing(Reactor(folder / "react.db", [folder / "big.jsonl"], read(str(folder / "rules.toml")), lambda: 1_800_000_300)) as reactor:
+    with closing(Reactor(folder / "react.db", [folder / "big.jsonl"], read(str(folder / "rules.toml")), lambda: 1_800_000_600)) as reactor:
         reactor.take()
         [(records,)] = reactor.rows("select sum(seq) from trails")
         trouble = [one.trouble for one in reactor.trails() if one.trouble]
