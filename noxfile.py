@@ -100,6 +100,14 @@ def properties(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def consents(session: nox.Session) -> None:
+    """10,000 orders of yes, no, expiry and resumption over the pauses of frameworks."""
+    prepare(session)
+    tests = ("tests/adapters/test_pauses_drawn.py", "-k", "no_order_of_steps")
+    session.run("pytest", "-n", "auto", *tests, env=drawn(TIMES))
+
+
+@nox.session(python=PYTHONS[0])
 def hidden(session: nox.Session) -> None:
     """100,000 statements on databases that differ in all that is hidden: every answer is alike."""
     prepare(session)
@@ -185,6 +193,8 @@ def kills(session: nox.Session) -> None:
     tests = ["tests/stores/test_faults.py", "tests/stores/test_sqlite.py"]
     tests.append("tests/reactions/test_acting.py")
     session.run("pytest", "-k", "kill", *tests, env={"CAPTOKEN_KILLS": KILLS})
+    pauses = "tests/adapters/test_pauses_drawn.py"
+    session.run("pytest", "-k", "kill", pauses, env={"CAPTOKEN_KILLS": str(min(int(KILLS), 50))})
 
 
 @nox.session(python=PYTHONS[0])

@@ -38,6 +38,7 @@ SHORTEST = 3  # words; what is shorter is a label
 # The forms of each word of the glossary, by its anchor; case does not count.
 FORMS = {
     "access": r"access(es)?",
+    "approver-key": r"approver keys?",
     "assertion": r"assertions?",
     "attenuate": r"attenuat(e|es|ed|ing|ion)|narrow(s|ed|ing)?|widen(s|ed|ing)?",
     "audience": r"audiences?",

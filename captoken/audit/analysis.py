@@ -152,6 +152,15 @@ class InMark(msgspec.Struct):
     link: int | None = None
 
 
+class Consented(msgspec.Struct):
+    """A consent that a decision spent, as it was recorded: whose, and from when until when."""
+
+    by: str
+    iat: Integer
+    exp: Integer
+    link: Integer | None = None
+
+
 class Decided(msgspec.Struct):
     """A decision as it was recorded.
 
@@ -193,6 +202,9 @@ class Decided(msgspec.Struct):
 
     # The marks that its step was in. All accesses of one step are in the same.
     marks: list[InMark] = []
+
+    # The consents of people that it spent.
+    consents: list[Consented] = []
 
     # What was wrong, as it stands in the record, in any shape: see `refusal`.
     refusals: Any = None

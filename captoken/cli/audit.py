@@ -30,6 +30,7 @@ from captoken.cli.groups import InOrder
 from captoken.cli.logged import (
     Asked,
     Logged,
+    consented,
     in_marks,
     is_in,
     logged_of,
@@ -399,6 +400,7 @@ def _logged_data(record: Mapping[str, Any], decided: trails.Decided) -> dict[str
         "link": decided.link,
         "tried": tried(decided.access),
         "marks": msgspec.to_builtins(decided.marks),
+        "consents": msgspec.to_builtins(decided.consents),
         "refusals": record.get("refusals", []),
     }
 
@@ -410,6 +412,7 @@ def _decision_line(record: Mapping[str, Any], decided: trails.Decided) -> str:
     when = moment(decided.at, decided.ms)
     marks = in_marks(decided)
     came = f"{tried(decided.access)}{f'; {marks}' if marks else ''}{refused(decided)}"
+    came += consented(decided)
     return f"{when}  {decided.code:<16}  {who}: {came}"
 
 

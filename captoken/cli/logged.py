@@ -98,6 +98,13 @@ def in_marks(decided: trails.Decided) -> str:
     return f"in mark {' and '.join(marks)}" if marks else ""
 
 
+def consented(decided: trails.Decided) -> str:
+    """Whose consents it spent, and when each was given."""
+    return "".join(
+        f"; consent of {escape(one.by)}, given {readable_time(one.iat)}" for one in decided.consents
+    )
+
+
 def tried(access: trails.Accessed | None) -> str:
     """An access as it was recorded, in a line: with values, where they were recorded."""
     if access is None:

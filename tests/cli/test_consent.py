@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from captoken import Access, Issuer, Keyring, Verifier
+from captoken.audit import AuditTrail
 from captoken.cli import app
 from captoken.cli.terminal import lines_of
 from captoken.consent import Approver, ApproverKey
@@ -92,6 +95,18 @@ def test_no_argument_looks_like_another_fact():
     lines = lines_of(Approver(KEY).read(request(nasty)).lines(), 80)
     assert [line for line in lines if line.startswith("  server")] == ["  server = mail"]
     assert {'    "to = 1" = 2', '    server = "bank"', '    "|" = "x"', "    \\u05d0 = 1"} <= set(lines)
+
+
+def test_the_log_of_a_trail_says_who_consented_and_when(keys):
+    lines = []
+    server = Verifier(KEYRING, "mail", clock=CLOCK, replays=MemoryReplayStore(floor=0), audit=AuditTrail(lines.append))
+    yes = Approver(KEY, clock=CLOCK).consent(request())
+    assert server.check(ROOT.present(audience="mail", consents=[yes]), SEND)
+    (keys / "trail.jsonl").write_bytes(b"".join(lines))
+    shown = run(CAPTOKEN, "audit", "log", "trail.jsonl", cwd=keys).stdout.decode()
+    assert shown.endswith(f"tool mail.send(a b, to); consent of {KEY.public}, given 2025-11-25 09:00:00Z\n")
+    said = json.loads(run(CAPTOKEN, "audit", "log", "--json", "trail.jsonl", cwd=keys).stdout)
+    assert said["decisions"][0]["consents"] == [{"by": KEY.public, "iat": NOW, "exp": NOW + 300, "link": 0}]
 
 
 def test_nobody_is_asked_without_a_terminal(keys, capsys):

@@ -42,7 +42,7 @@ MAY = {
     ("app.py", "stdout"): "are they closed?",
     ("app.py", "stderr"): "are they closed?",
     ("audit.py", "stdin"): "what is read",
-    ("consent.py", "stderr"): "its encoding",
+    ("terminal.py", "stderr"): "its encoding",
     ("demo/beside.py", "Console"): "the application of the console, which is no terminal",
     ("demo/accident.py", "Console"): "a type: what is drawn goes through output.draw",
     ("demo/command.py", "stdin"): "is it a terminal?",

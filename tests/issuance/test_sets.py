@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, Token, TokenSet, Verifier
+from captoken import Access, Token, TokenSet, Verifier, current
+from captoken.consent import Approver, ApproverKey
 from captoken.errors import IssuanceError, StoreError
 from captoken.issuance import desk
 from captoken.issuance.minting import tokens_of
@@ -418,6 +419,20 @@ def test_a_rule_of_the_policy_is_on_every_task_and_holds_across_servers_with_one
         sends = (held, "mail", mail, SEND)
         assert codes(sends, (clerk, "sales-db", sales, READ), sends, (held, "mail", mail, LIST), sends) == ["allowed"] * 4 + ["forbidden_after"]
         assert codes((clerk, "mail", mail, SEND), (held, "sales-db", sales, READ)) == ["forbidden_after", "allowed"]
+
+
+def test_a_consent_of_the_policy_is_needed_in_every_task() -> None:
+    jane = Approver(ApproverKey.generate(), clock=FixedClock(NOW))
+    consent = f'consent = [{{ by = "{jane.public}", for = {{ tools = ["send"] }} }}]'
+    world = World(read(TEXT.replace("expires_in = 600\ndepth = 3", f"expires_in = 600\ndepth = 3\n{consent}\n")))
+    said = world.ask(**asking(details={}))
+    assert all("consent" in one for one in said["authorization_details"])
+    held = leased(world, TokenSet.parse(said["access_token"], clock=FixedClock(NOW)))
+    mail = server("mail", replays=MemoryReplayStore(floor=0), ledger=MemoryLedger(floor=0))
+    refused = mail.check(held.present(audience="mail"), SEND)
+    assert refused.code == "consent_missing"
+    with current.use(held, consents=[jane.consent(refused.request() or "")]) as mine:
+        assert [mail.check(mine.present(audience="mail"), SEND).code for _ in range(2)] == ["allowed", "replayed"]
 
 
 def test_a_grant_that_joins_the_task_shares_its_marks_if_it_says_them() -> None:
