@@ -1,0 +1,133 @@
+"""The pages of a login in Chromium: at three widths, without a script, by keyboard, in both colours; axe-core finds nothing.
+
+`pytest -m browser tests/console` runs them, as those of the console.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+import pytest
+
+from captoken.cli.trial.command import Trial
+from tests.adapters.serving import listening, origin_of, served
+
+pytestmark = pytest.mark.browser
+
+AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
+WIDTHS = (320, 768, 1280)
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[str]:
+    with listening() as one, served(Trial(origin_of(one)), one, lifespan="on") as at:
+        yield at
+
+
+class Application:
+    """Where the browser goes back to: it says so, and keeps the address."""
+
+    def __init__(self) -> None:
+        self.came: list[dict[str, list[str]]] = []
+        self.callback = ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/callback":
+            self.came.append(parse_qs(scope["query_string"].decode()))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+        await send({"type": "http.response.body", "body": b"<title>back</title>back"})
+
+
+@pytest.fixture
+def application() -> Iterator[Application]:
+    made = Application()
+    with listening() as one, served(made, one) as at:
+        made.callback = f"{at}/callback"
+        yield made
+
+
+@contextmanager
+def page_of(chromium: Any, **facts: Any) -> Iterator[Any]:
+    context = chromium.new_context(**facts)
+    yield context.new_page()
+    context.close()
+
+
+def asks(origin: str, application: Application, **more: str) -> str:
+    asked = {
+        "response_type": "code", "client_id": "inspector", "redirect_uri": application.callback, "state": "s", "scope": "notes", "code_challenge": "x" * 43,
+        "code_challenge_method": "S256", **more,
+    }  # fmt: skip
+    return f"{origin}/authorize?{urlencode(asked)}"
+
+
+def violations(page: Any) -> list[str]:
+    page.evaluate(AXE.read_text("utf-8"))
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    found = page.evaluate("(tags) => axe.run(document, {runOnly: tags}).then((run) => run.violations)", tags)
+    return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_at_each_width_all_is_there_and_axe_finds_nothing(chromium: Any, origin: str, application: Application, width: int, scheme: str) -> None:
+    with page_of(chromium, viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
+        seen: list[str] = []
+        page.goto(asks(origin, application))
+        for leave in ("Alice", "Deny"):
+            seen.append(page.title())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert violations(page) == []
+            page.get_by_role("link" if leave == "Alice" else "button", name=leave).click()
+        page.wait_for_url(f"{application.callback}*")
+        page.goto(f"{origin}/grants")
+        assert violations(page) == []
+        page.goto(asks(origin, application, scope="none"))
+        assert violations(page) == [] and "Back to" in page.content()
+        assert seen[1] == "MCP Inspector, or another program wants to act for you"
+
+
+def test_it_goes_without_a_script_and_by_the_keyboard_alone(chromium: Any, origin: str, application: Application) -> None:
+    with page_of(chromium, java_script_enabled=False) as page:
+        page.goto(asks(origin, application))
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/authorize?**")
+        for name in ("tool:read_note", "allow"):
+            for _ in range(8):
+                page.keyboard.press("Tab")
+                focused = page.locator(":focus")
+                if focused.count() and focused.get_attribute("value") == name:
+                    break
+            page.keyboard.press("Space")
+        page.wait_for_url(f"{application.callback}*")
+        (came,) = application.came
+        assert set(came) == {"code", "state", "iss"} and came["iss"] == [origin]
+
+
+def test_a_button_pressed_twice_gives_one_code_and_back_asks_anew(chromium: Any, origin: str, application: Application) -> None:
+    with page_of(chromium) as page:
+        page.goto(asks(origin, application))
+        page.get_by_role("link", name="Alice").click()
+        page.get_by_role("button", name="Allow").dblclick(no_wait_after=True)
+        page.wait_for_url(f"{application.callback}*")
+        assert len({came["code"][0] for came in application.came}) == 1
+        # No cache has kept the page: it is asked for anew, and is another one.
+        page.go_back()
+        page.get_by_role("button", name="Deny").click()
+        page.wait_for_url(f"{application.callback}*")
+        assert application.came[-1]["error"] == ["access_denied"]
+
+
+def test_nobody_frames_it(chromium: Any, origin: str, application: Application) -> None:
+    with page_of(chromium) as page:
+        page.goto(asks(origin, application))
+        page.get_by_role("link", name="Alice").click()
+        page.route("https://evil.example/", lambda route: route.fulfill(body=f'<iframe src="{asks(origin, application)}"></iframe>', content_type="text/html"))
+        page.goto("https://evil.example/")
+        page.wait_for_timeout(300)
+        assert all("act for you" not in frame.content() for frame in page.frames[1:])
