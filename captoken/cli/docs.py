@@ -39,6 +39,7 @@ def docs(words: tuple[str, ...], as_json: bool) -> None:
     captoken docs
     captoken docs tools
     captoken docs revoke a token
+    captoken docs "logging: The line of a denial"
     grep -ri budget "$(captoken docs | head -n 1)"
 
     The pages are part of the package, so they match its version. Links between pages work, and so
@@ -54,6 +55,8 @@ def docs(words: tuple[str, ...], as_json: bool) -> None:
     elif name in pages:
         text = pages[name].read_text("utf-8")
         _say_text(text, {"page": name, "text": text}, as_json)
+    elif (section := _named(asked, pages)) is not None:
+        _say_text(section, {"page": asked, "text": section}, as_json)
     else:
         _find(asked, pages, as_json)
 
@@ -104,7 +107,18 @@ def _find(asked: str, pages: dict[str, Traversable], as_json: bool) -> None:
     for one in found:
         lines += [f"{one.page}: {one.heading}", *([f"    {one.begins}"] if one.begins else [])]
     data = {"found": msgspec.to_builtins(found)}
-    output.answer(as_json, data, *lines, "", f"`captoken docs {found[0].page}` shows a page.")
+    one = found[0]
+    shows = f'`captoken docs {one.page}` shows a page, "{one.page}: {one.heading}" that section.'
+    output.answer(as_json, data, *lines, "", shows)
+
+
+def _named(asked: str, pages: Mapping[str, Traversable]) -> str | None:
+    """The section that is named as a search names it, or None."""
+    page, _, heading = asked.partition(": ")
+    if page not in pages:
+        return None
+    parts = _parts(pages[page].read_text("utf-8"))
+    return next((f"## {found}\n{body}" for found, body in parts if found == heading), None)
 
 
 def _root() -> Traversable:
