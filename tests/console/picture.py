@@ -1,4 +1,4 @@
-"""The picture of the console in the README: `python -m tests.console.picture` makes docs/console.png anew.
+"""The pictures of the console: `python -m tests.console.picture` makes those of README and docs/console.md anew.
 
 It is the page in Chromium, over the demo's story as far as its mail, with what an operator has said meanwhile. The texts of
 the page are in the file, too, so that a test can tell whether the picture is of today's console.
@@ -19,8 +19,10 @@ from typing import Any
 
 from tests.console import stage
 
-PICTURE = Path(__file__).parents[2] / "docs/console.png"
-WIDTH, HEIGHT = 1240, 860
+DOCS = Path(__file__).parents[2] / "docs"
+# By file: the scheme. They are no wider than they are shown: letters are legible then.
+PICTURES = {"console.png": "light", "console-dark.png": "dark"}
+WIDTH, HEIGHT = 640, 580
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEYWORD = b"Comment\0\0"  # of a zTXt chunk, and how it is compressed
 
@@ -39,8 +41,9 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def drawn(browser: Any, folder: Path) -> tuple[bytes, str]:
-    """The picture, as a PNG, and the texts that are on it."""
+def drawn(browser: Any, folder: Path) -> dict[str, tuple[bytes, str]]:
+    """The pictures, each as a PNG, and the texts that are on it."""
+    found: dict[str, tuple[bytes, str]] = {}
     with ExitStack() as stack:
         told = stack.enter_context(stage.Stage(folder))
         for scene in ("work", "tricks", "sending"):
@@ -53,19 +56,18 @@ def drawn(browser: Any, folder: Path) -> tuple[bytes, str]:
             device_scale_factor=2,
             locale="en-GB",
             timezone_id="UTC",
-            color_scheme="light",
             reduced_motion="reduce",
         )
         stack.callback(context.close)
         page = context.new_page()
         page.clock.set_fixed_time(world.clock())
         page.goto(address)
-        page.get_by_role("button", name="Now", exact=True).click()
-        page.locator("[role=treeitem]", has_text="market-agent").click()
-        page.locator(".agent .decisions tbody tr").first.wait_for()
-        page.mouse.move(0, 0)
-        page.wait_for_timeout(800)
-        return small(context.new_page(), page.screenshot()), page.inner_text("body")
+        page.locator(".needs li").nth(3).wait_for()
+        for name, scheme in PICTURES.items():
+            page.emulate_media(color_scheme=scheme)
+            page.wait_for_timeout(800)
+            found[name] = small(context.new_page(), page.screenshot()), page.inner_text("body")
+    return found
 
 
 # --- small, and with texts ------------------------------------------------------------------------
@@ -144,4 +146,5 @@ def texts_of(png: bytes) -> str:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name, chromium() as found:
-        PICTURE.write_bytes(with_texts(*drawn(found, Path(name))))
+        for file, picture in drawn(found, Path(name)).items():
+            (DOCS / file).write_bytes(with_texts(*picture))

@@ -25,7 +25,7 @@ export function Needs(props: {
       ) : (
         <ul>
           {needs.map((one) => (
-            <li key={`${one.kind} ${one.text}`} class={one.grave ? "is-grave" : ""}>
+            <li key={`${one.kind} ${one.node} ${one.query} ${one.text}`} class={one.grave ? "is-grave" : ""}>
               <span class="sign" aria-hidden="true">
                 {one.grave ? "▲" : "●"}
               </span>

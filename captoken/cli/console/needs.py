@@ -188,7 +188,7 @@ def _often(index: Index, now: int) -> Iterator[Json]:
         ((agent, task),) = index.rows("select agent, task from hops where id = ?", hop)
         yield need(
             "often",
-            f"{agent} was refused {_OFTEN} times in a minute, {count} in the last hour",
+            f"{agent} in {task} was refused {_OFTEN} times in a minute, {count} in the last hour",
             more="It tries what it may not do, or has too little for what it is to do.",
             at=last // 1000,
             task=task,

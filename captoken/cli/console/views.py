@@ -22,6 +22,7 @@ from captoken.audit import analysis
 from captoken.cli import words
 from captoken.cli.console import histories
 from captoken.cli.console.index import Index
+from captoken.cli.console.queries import Query, tallied
 from captoken.cli.console.tables import BELOW, Call
 from captoken.cli.logged import tried
 from captoken.cli.words import may, plain
@@ -528,18 +529,9 @@ STOLEN = ("bad_proof", "proof_missing")
 
 def stolen_calls(index: Index, of: str, value: str, now: int) -> dict[str, int]:
     """How many calls up to a second were made with a token, and not with its key. By hop."""
-    kinds = index.rows("select id from whats where code in (?, ?)", *STOLEN)
-    found: dict[str, int] = {}
-    for (kind,) in kinds:
-        rows = index.rows(
-            f"select hop, count(*) from calls where {of} and moment <= ? and what = ? group by hop",
-            value,
-            now * 1000 + 999,
-            kind,
-        )
-        for hop, count in rows:
-            found[hop] = found.get(hop, 0) + count
-    return found
+    condition = f"what in (select id from whats where code in (?, ?)) and {of}"
+    query = Query(condition, (*STOLEN, value), 0, now * 1000 + 999)
+    return {tally.hop: tally.denied for tally in tallied(index, query)}
 
 
 def _names(index: Index, trails: int) -> list[str]:
