@@ -572,6 +572,29 @@ def test_single_keys(story: Story, page: Page) -> None:
     assert script(page, "document.activeElement.id") != "query"
 
 
+def test_what_a_dialog_is_about_stays_while_it_is_open(story: Story, page: Page) -> None:
+    agent(page, "sales-agent").click()
+    page.locator(".agent").get_by_role("button", name="What if…").click()
+    page.get_by_role("dialog").wait_for()
+    assert not story.ask(story.hr, "payroll")
+    page.wait_for_timeout(1500)
+    assert "0 refused" in " ".join(agent(page, "hr-agent").inner_text().split())
+    page.keyboard.press("Escape")
+    agent(page, "hr-agent").get_by_text("1 refused").wait_for()
+
+
+def test_tasks_stay_where_they_are_until_somebody_sorts(story: Story, page: Page) -> None:
+    """What is new stands below. Counts go on."""
+    names = page.locator("[role=option] .task-name")
+    for task in ("payroll-run", "quarter"):
+        assert story.ask(story.mint(task), "payroll")
+        page.get_by_role("option", name=task).wait_for()
+    assert names.all_text_contents() == ["q3-risk", "payroll-run", "quarter"]
+    page.get_by_role("button", name="2 new, sort").click()
+    page.get_by_role("button", name="2 new, sort").wait_for(state="detached")
+    assert names.all_text_contents() == ["quarter", "payroll-run", "q3-risk"]
+
+
 def test_a_decision_has_an_address(story: Story, page: Page) -> None:
     """Which link stopped it, who added that, what would have done, and the record to take along."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -69,18 +69,21 @@ export function Tasks(props: {
   const list = useRef<HTMLDivElement>(null);
 
   // Rows stay where they are. What is new stands below them, until somebody sorts.
-  const [order, setOrder] = useState<string[]>([]);
-  const places = new Map(order.map((key, place): [string, number] => [key, place]));
+  const [kept, setKept] = useState<{ order: string[]; sorted: number }>({ order: [], sorted: 0 });
+  const places = new Map(kept.order.map((key, place): [string, number] => [key, place]));
+  const missing = props.tasks.filter((task) => !places.has(task.key)).map((task) => task.key);
   const placeOf = (task: Task): number => places.get(task.key) ?? Infinity;
   const tasks = [...props.tasks].sort((a, b) =>
     placeOf(a) < placeOf(b) ? -1 : Number(placeOf(a) > placeOf(b)),
   );
-  const fresh = tasks.filter((task) => !places.has(task.key)).length;
+  const fresh = tasks.filter((task) => placeOf(task) >= kept.sorted).length;
   const isMoved = tasks.some((task, place) => task !== props.tasks[place]);
-  const sort = (): void => setOrder(props.tasks.map((task) => task.key));
+  const sort = (): void =>
+    setKept({ order: props.tasks.map((task) => task.key), sorted: props.tasks.length });
   useEffect(() => {
-    if (order.length === 0) sort();
-  }, [props.tasks.length === 0]);
+    if (kept.order.length === 0) sort();
+    else if (missing.length) setKept({ ...kept, order: [...kept.order, ...missing.reverse()] });
+  }, [missing.join(" ")]);
   const shown = tasks.filter((task) => !onlyRefused || task.denied > 0);
   const most = useGrowing(shown.length, String(onlyRefused));
   const chosenAt = shown.findIndex((task) => task.key === props.chosen);
@@ -125,7 +128,7 @@ export function Tasks(props: {
           />
           with refusals
         </label>
-        {order.length > 0 && isMoved && (
+        {kept.order.length > 0 && isMoved && (
           <button type="button" class="small new" onClick={sort}>
             {fresh > 0 ? `${plainNumber(fresh)} new, sort` : "Sort"}
             <span class="unseen"> by the last call</span>
