@@ -23,6 +23,7 @@ from captoken._writing.keywords import _KEYWORDS, _READINGS
 from captoken.adapters import asgi, discharge_service, grpc, mcp
 from captoken.adapters import postgres as postgres_guard
 from captoken.adapters import sqlite as sqlite_guard
+from captoken.adapters._issuance import logins, offers, sessions
 from captoken.adapters._mcp import sessions as mcp_sessions
 from captoken.adapters._mcp.gate import Challenges
 from captoken.adapters._postgres import reader, walk
@@ -31,8 +32,9 @@ from captoken.adapters.issuance import IssuanceService
 from captoken.audit import AuditTrail
 from captoken.control import ControlPlane, Feed, Operator, _asked, _recall
 from captoken.errors import CODES
-from captoken.issuance import certificates, jose, keys, policy, signals, signed_xml
+from captoken.issuance import applications, certificates, documents, jose, keys, policy, signals, signed_xml
 from captoken.issuance.policy import _stated
+from captoken.issuance.registry import _logins
 from captoken.issuance.registry import ports as registry
 from captoken.keys import files
 from captoken.stores import ports
@@ -236,6 +238,14 @@ NUMBERS: dict[str, list[int]] = {
     "requests of one identity": [policy.PER_MINUTE],
     "age of a security event": [signals.MAX_AGE],
     "silence": [registry.SILENCE],
+    "document of an application": [applications.DOCUMENT_BYTES],
+    "fetch of such a document": [int(documents.PATIENCE)],
+    "request of an application": [offers.MOST_QUERY],
+    "time to log in": [sessions.ATTEMPT_LIFE],
+    "time to answer the page": [logins.PAGE_LIFE],
+    "life of a code": [logins.CODE_LIFE],
+    "a refresh token that was used": [registry.GRACE],
+    "logins of one subject": [_logins.MOST, _logins.MOST],
     "keys of a provider": [int(keys.GOOD)],
     "texts": [memory.TEXT_REMEMBERED],
     "links": [memory.LINK_BYTES_REMEMBERED],

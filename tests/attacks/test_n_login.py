@@ -5,6 +5,7 @@ Each attack stands beside the same thing done rightly. Nobody who is refused is 
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -418,6 +419,20 @@ def test_a_login_comes_back_to_the_browser_that_began_it(alice: Person, bob: Per
     assert "/people/authorize" in alice.web.get(alice.asks()).headers["location"]
     assert bob.web.get(back).status_code == 303
     refused(bob.web.get(back)), "and once"
+
+
+@pytest.mark.parametrize("leads", ["@evil.example/", "/token?", "//evil.example/", "/authorize?a\r\nset-cookie: x=y", ".evil.example/authorize?"])
+def test_a_login_leads_to_a_page_of_this_service(bob: Person, leads: str) -> None:
+    """Open redirector: what a browser keeps of a login that is under way is its own word."""
+    begun = bob.web.get(bob.asks())
+    page = bob.web.get(begun.headers["location"])
+    back = bob.web.get(unescape(re.search(r'href="([^"]*person=bob)"', page.text)[1])).headers["location"]  # type: ignore[index]
+    (cookie,) = [one for one in bob.web.cookies.jar if one.name.startswith("captoken-at-")]
+    kept = json.loads(base64.urlsafe_b64decode(str(cookie.value) + "=="))
+    for tricked, status in ((leads, 400), (kept[-1], 303)):
+        value = base64.urlsafe_b64encode(json.dumps([*kept[:-1], tricked]).encode()).rstrip(b"=").decode()
+        answer = httpx.get(back, headers={"cookie": f"{cookie.name}={value}"})
+        assert answer.status_code == status and ("location" in answer.headers) is (status == 303)
 
 
 @pytest.mark.parametrize("tricked", ["&iss=https://evil.example", "&state=x", "&code=x", "&error=access_denied"])

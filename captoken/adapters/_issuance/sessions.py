@@ -10,6 +10,7 @@ A login that is under way is known by a cookie of its own, until the browser com
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -162,7 +163,8 @@ class Cookies(NamedTuple):
             except (EncodingError, ValueError, msgspec.MsgspecError):
                 return None
             is_its = primitives.equal(found.state.encode(), state.encode())
-            return (found, leads) if is_its else None
+            # A cookie is the browser's word: it leads to a page of this service, or nowhere.
+            return (found, leads) if is_its and _leads_here(leads) is not None else None
         return None
 
     def end(self, state: str) -> Header:
@@ -192,6 +194,9 @@ class Cookies(NamedTuple):
 
 
 _ATTEMPT = Attempt.__struct_fields__
+
+# Where a login may lead: to one of our own pages.
+_leads_here = re.compile(rb"/(?:authorize|grants)\?[!-~]*").fullmatch
 
 
 def _of(state: str) -> str:

@@ -16,7 +16,7 @@ from captoken.issuance.registry._tables import RegistryTables, Row, Run, ended_b
 from captoken.issuance.registry.ports import GRACE, Ending, KeptLogin, Turned
 
 # Of one subject, of browsers and of applications each.
-_MOST = 100
+MOST = 100
 
 _COLUMNS = """
     id, client, subject, provider, session, issued, content, secret, salt, task, turn, begun, until
@@ -44,8 +44,11 @@ class LoginTables(RegistryTables):
             return True
 
     def login(self, id: str, now: int) -> KeptLogin | None:
-        """The one with this id; None if it is over. Raises StoreError."""
-        with self._to_write() as run:
+        """The one with this id; None if it is over. Raises StoreError.
+
+        A look: whoever invents ids holds up nobody who writes.
+        """
+        with self._to_read() as run:
             rows = run_one(run, _ONE, id)
             login = _login(rows[0]) if rows else None
             if login is None or login.until <= now or self._has_ended(run, login):
@@ -115,7 +118,7 @@ class LoginTables(RegistryTables):
             f"""
             delete from registry_logins where id in (
                 select id from registry_logins where subject == ? and {kind}
-                order by begun desc, id limit 1000 offset {_MOST - 1}
+                order by begun desc, id limit 1000 offset {MOST - 1}
             )
             """,  # noqa: S608, of names and a number of ours
             login.subject,
