@@ -7,10 +7,12 @@ axe-core in `web/node_modules`.
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -570,6 +572,18 @@ def test_single_keys(story: Story, page: Page) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("/")
     assert script(page, "document.activeElement.id") != "query"
+
+
+def test_an_overlay_that_cannot_be_read_is_what_needs_you(story: Story, page: Page) -> None:
+    """Nothing else can be shown then. It says what is wrong, and not only that something is."""
+    beside = page.context.new_page()  # a browser tells of each answer that is an error
+    beside.goto(page.url)
+    page.goto("about:blank")
+    beside.get_by_role("button", name="Needs you").click()
+    with closing(sqlite3.connect(story.folder / "overlay.db")) as overlay, overlay:
+        overlay.execute("update overlay set snapshot = ?", (b"no overlay",))
+    beside.get_by_role("region", name="What needs you").locator("strong", has_text="The overlay cannot be read").wait_for()
+    beside.close()
 
 
 def test_what_a_dialog_is_about_stays_while_it_is_open(story: Story, page: Page) -> None:

@@ -104,6 +104,8 @@ function App(): JSX.Element {
         } catch (error) {
           if (isOver) return;
           setTrouble((error as Error).message);
+          // An overlay that cannot be read stops all views but this one, which says why.
+          api.needs().then((said) => setNeeds(said.needs), () => undefined);
           wait = LATER;
         }
         await pause(Math.max(wait - (performance.now() - began), late, 50));
