@@ -5,14 +5,17 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import psycopg
 import pytest
 
 from captoken import Denied, Grant, Issuer, Keyring, Verifier
+from captoken.adapters import postgres
 from captoken.adapters._costed_grant import statement_of
 from captoken.adapters.sqlite import guarded
 from captoken.consent import Approver, ApproverKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.testing import FixedClock
+from tests.adapters.postgres.conftest import place  # noqa: F401, a fixture
 
 CLOCK = FixedClock(1764061200)
 KEYRING = Keyring.generate().for_audience("crm")
@@ -84,3 +87,33 @@ def test_parameters_by_name_are_consented_to_by_name() -> None:
 def test_values_of_two_types_are_two() -> None:
     texts = [statement_of("x", (value,)).parameters for value in (1, "1", 1.0, True, b"1", None, "None")]
     assert len(set(texts)) == len(texts)
+
+
+def test_postgresql_runs_a_statement_once_with_a_consent_to_it_and_no_other(place: Any) -> None:  # noqa: F811
+    """Its text, its parameters with their types, and all that it touches. (47.5)"""
+    update = "update sales set amount = amount + $1 where id = $2"
+    token = Issuer(KEYRING, clock=CLOCK).mint(
+        subject="user:jane", agent="clerk", task="t", tables=["sales"], operations=["select", "update"], expires_in=600,
+        consent=[{"by": JANE.public, "for": {"tables": ["sales"], "operations": ["update"]}}],
+    )  # fmt: skip
+    verifier = Verifier(KEYRING, "crm", clock=CLOCK, replays=MemoryReplayStore(floor=0))
+    held = verifier.authenticate(token.present(audience="crm", clock=CLOCK))
+
+    with psycopg.connect(place.conninfo("agents"), autocommit=True) as connection:
+
+        def tried(grant: Grant, sql: str, *parameters: Any) -> Any:
+            try:
+                with postgres.guarded(connection, grant) as db:
+                    return db.execute(sql, parameters).fetchall() if sql.startswith("select") else db.execute(sql, parameters) and "ran"
+            except Denied as denied:
+                return denied.decision.request() or denied.code
+
+        (first,) = tried(held, "select id, amount from sales order by id limit 1")
+        request = tried(held, update, 5, first[0])
+        asked = JANE.read(request)
+        assert asked.statement == update and asked.parameters == (["int", "5"], ["int", str(first[0])])
+        given = held.with_consents([JANE.consent(request)])
+        for sql, parameters in ((update, (6, first[0])), (update, (5.0, first[0])), (update.replace("+", "-"), (5, first[0]))):
+            assert JANE.read(tried(given, sql, *parameters)).digest != asked.digest
+        assert [tried(given, update, 5, first[0]) for _ in range(2)] == ["ran", "replayed"]
+        assert tried(held, "select id, amount from sales order by id limit 1") == [(first[0], first[1] + 5)]
