@@ -30,10 +30,17 @@ import msgspec
 from captoken._format.clocks import Clock
 from captoken._format.errors import DischargeError
 from captoken._language.bounds import DISCHARGE_BYTES
-from captoken._language.discharge import Discharge, Ticket
+from captoken._language.discharge import Ticket
 from captoken.adapters._discharge import approval_page
 from captoken.adapters._discharge.protocol import PATH, Answer, DischargeRequest, Interactive
-from captoken.adapters._discharge.waiting import Decided, Pending, Request, Waiting
+from captoken.adapters._discharge.waiting import (
+    Decided,
+    Deciding,
+    Pending,
+    Request,
+    Serialized,
+    Waiting,
+)
 from captoken.adapters._http.credentials import check_head
 from captoken.adapters._http.exchange import (
     Body,
@@ -47,7 +54,7 @@ from captoken.adapters._http.exchange import (
     values_of,
 )
 from captoken.adapters._http.origins import own_origin
-from captoken.discharge import Allow, Discharger, Refuse, Wait
+from captoken.discharge import Allow, Refuse, Wait
 
 __all__ = ["BODY_BYTES", "PATH", "Decided", "DischargeService", "Pending"]
 
@@ -94,9 +101,11 @@ class DischargeService:
     `keep`: seconds until one is over.
     """
 
+    _path = PATH
+
     def __init__(
         self,
-        discharger: Discharger,
+        discharger: Deciding,
         *,
         origin: str,
         approver: Approver | None = None,
@@ -146,22 +155,16 @@ class DischargeService:
         Whoever has a ticket may post it. A discharge is of use to the one alone who holds the token
         that the ticket belongs to.
         """
-        body = await _body(scope, receive, _JSON)
-        try:
-            ticket = Ticket.parse(msgspec.json.decode(body, type=DischargeRequest).ticket)
-            need = self._discharger.need(ticket)
-        except (msgspec.MsgspecError, ValueError, RecursionError, DischargeError):
-            # One sentence for all of it: a stranger learns nothing by trying.
-            raise RequestError(400, "This ticket is not for this discharger.") from None
+        ticket, need = self._read(await _body(scope, receive, _JSON))
         said = await self._said(ticket)
         if not isinstance(said, Wait):
-            return _final(said)
+            return self._final(said)
         # Better now than never: nobody would ever see the page.
         if said.person and self._approver is None:
             raise RequestError(501, "Nobody can approve here.")
         # By the configured origin: the Host header is whatever a client writes into it. A person
         # follows the one address, and the client that asked the other one.
-        base = self._origin + _root(scope) + PATH
+        base = self._origin + _root(scope) + self._path
         request = self._waiting.add(
             ticket,
             need,
@@ -179,7 +182,16 @@ class DischargeService:
         )
         return _json(202, Answer(user_interactive=person))
 
-    async def _said(self, ticket: Ticket) -> Discharge | Refuse | Wait:
+    def _read(self, body: bytes) -> tuple[Any, Need]:
+        """What is asked, and what is needed by it. Raises RequestError."""
+        try:
+            ticket = Ticket.parse(msgspec.json.decode(body, type=DischargeRequest).ticket)
+            return ticket, self._discharger.need(ticket)
+        except (msgspec.MsgspecError, ValueError, RecursionError, DischargeError):
+            # One sentence for all of it: a stranger learns nothing by trying.
+            raise RequestError(400, "This ticket is not for this discharger.") from None
+
+    async def _said(self, ticket: Any) -> Serialized | Refuse | Wait:
         """What the policy says. It is called here, unless a service has one that blocks."""
         return self._discharger.answer(ticket)
 
@@ -195,7 +207,19 @@ class DischargeService:
             raise RequestError(404, "This request is unknown, or has expired.")
         if isinstance(outcome, Wait):
             return Response.of(202, _JSON, b"")
-        return _final(outcome)
+        return self._final(outcome)
+
+    def _final(self, said: Serialized | Refuse) -> Response:
+        """What was decided, for whoever asked.
+
+        A refusal has a status of its own: a client that knows no more than HTTP sees it too.
+        """
+        if isinstance(said, Refuse):
+            return _json(403, Answer(error=said.reason))
+        return _json(200, self._given(said.serialize()))
+
+    def _given(self, text: str) -> Answer:
+        return Answer(discharge=text)
 
     # --- for the person who decides ---------------------------------------------------------------
 
@@ -212,12 +236,11 @@ class DischargeService:
         request, by = await self._person(scope, id)
         if request.taken:
             return _outcome(200, request)
-        page = approval_page.form(
-            request.seen.need,
-            request.seen.expires_at,
-            by,
-        )
-        return _html(200, page)
+        return _html(200, await self._page(request, by))
+
+    async def _page(self, request: Request, by: str) -> str:
+        """What the person `by` is asked."""
+        return approval_page.form(request.seen.need, request.seen.expires_at, by)
 
     async def _submit(
         self,
@@ -325,12 +348,12 @@ class DischargeService:
         unknown.
         """
         path = scope["path"].removeprefix(_root(scope))
-        if path == PATH:
+        if path == self._path:
             return {"POST": self._ask}, ""
         above, _, id = path.rpartition("/")
-        if above == PATH + "/poll":
+        if above == self._path + "/poll":
             return {"GET": self._poll}, id
-        if above == PATH + "/decide":
+        if above == self._path + "/decide":
             return {"GET": self._show, "POST": self._submit}, id
         return {}, ""
 
@@ -367,16 +390,6 @@ def _error(error: RequestError, handlers: Mapping[str, _Handler]) -> Response:
     if error.status == 405:
         response.headers.append((b"allow", ", ".join(handlers).encode()))
     return response
-
-
-def _final(said: Discharge | Refuse) -> Response:
-    """What was decided, for whoever asked.
-
-    A refusal has a status of its own: a client that knows no more than HTTP sees it too.
-    """
-    if isinstance(said, Refuse):
-        return _json(403, Answer(error=said.reason))
-    return _json(200, Answer(discharge=said.serialize()))
 
 
 def _outcome(status: int, request: Request) -> Response:

@@ -618,7 +618,7 @@ WITHOUT = {
     r"captoken\.adapters\.issuance\.IssuanceService\(reviews\)": "copied when the service is made, and all that counts from then on",
     r"captoken\.tools\.stated_of\(cost\)": "for guards, which have read it",
     r"captoken\.(current\.Held\(_(shown|at)\)|Keyring\(_derived\)|Capability\(held\)|TokenSet\(secret_tokens\)|control\.Overlay\(links\)|control\.Entry\(link\))": "made by the library alone",
-    r"captoken\.adapters\.(httpx\.Presenting\(audiences\)|a2a\.GrantedUser\(state\)|discharge_service\.Pending\(need\))": "made by the library alone",
+    r"captoken\.adapters\.(httpx\.Presenting\(audiences\)|a2a\.GrantedUser\(state\)|(discharge|consent)_service\.Pending\(need\))": "made by the library alone",
 }
 
 

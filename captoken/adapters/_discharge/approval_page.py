@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from time import gmtime, strftime
 from typing import Any
@@ -76,6 +76,39 @@ def form(
         '<form method="post"><button name="decision" value="deny">Deny</button>'
         '<button class="go" name="decision" value="approve">Approve</button></form>',
     )
+
+
+def consent(
+    facts: Iterable[tuple[str, str]],
+    known: Iterable[tuple[str, str]],
+    expires_at: float,
+    by: str,
+) -> str:
+    """The page that asks `by` whether this one call may be made, exactly as it stands there.
+
+    `facts` are those of the request, `known` is what the owner knows of the task.
+    """
+    below = _table("What this task has done", known)
+    until = strftime("%H:%M", gmtime(expires_at))
+    return _page(
+        "Consent to this call?",
+        "<p>An agent waits to make this one call, once, exactly as it stands here. "
+        "Who asks is the word of whoever wrote this: if you do not expect it, refuse.</p>"
+        f"{_table('The call', facts)}{below}"
+        f"<p>You decide as <strong>{_shown(by)}</strong>, until {until} UTC.</p>"
+        '<form method="post"><button name="decision" value="deny">Refuse</button>'
+        '<button class="go" name="decision" value="approve">Consent</button></form>',
+    )
+
+
+def _table(label: str, rows: Iterable[tuple[str, str]]) -> str:
+    """Names and texts, each as it stands; nothing for none. Spaces in front of a name are kept."""
+    shown = "".join(
+        f'<tr><th scope="row"><bdi>{escape(_visible(name))}</bdi></th>'
+        f"<td><bdi>{escape(_visible(text))}</bdi></td></tr>"
+        for name, text in rows
+    )
+    return f'<table aria-label="{escape(label)}">{shown}</table>' if shown else ""
 
 
 def message(text: str, more: str = "") -> str:

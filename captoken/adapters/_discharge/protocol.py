@@ -37,6 +37,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     """What a service answers: one of these. What is not stated is left out."""
 
     discharge: str | None = None
+    consent: str | None = None
     poll_url: str | None = None
     user_interactive: Interactive | None = None
     error: str | None = None

@@ -21,15 +21,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from captoken._format.clocks import Clock
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
-from captoken._language.discharge import Discharge, Ticket
-from captoken.discharge import Allow, Discharger, Refuse, Wait
+from captoken.discharge import Allow, Refuse, Wait
+
+
+class Serialized(Protocol):
+    """What whoever asked gets: a discharge, or consents."""
+
+    def serialize(self) -> str: ...
+
+
+class Deciding(Protocol):
+    """Who answers: a Discharger, or a person's key. `ticket` is what was asked."""
+
+    def need(self, ticket: Any) -> Mapping[str, Any]: ...
+
+    def answer(self, ticket: Any) -> Serialized | Refuse | Wait: ...
+
+    def approve(self, ticket: Any, allowed: Allow) -> Serialized: ...
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -71,7 +86,7 @@ class Request:
     `decided`: what they decided, once it counts.
     """
 
-    ticket: Ticket
+    ticket: Any
     seen: Pending
     fetch_id: str
     taken: bool = False
@@ -88,7 +103,7 @@ class Waiting:
 
     def __init__(
         self,
-        discharger: Discharger,
+        discharger: Deciding,
         on_decision: Callable[[Decided], object] | None,
         limit: int,
         keep: float,
@@ -105,7 +120,7 @@ class Waiting:
 
     def add(
         self,
-        ticket: Ticket,
+        ticket: Any,
         need: Mapping[str, Any],
         person: bool,
         pages: str,
@@ -196,7 +211,7 @@ class Waiting:
             request.taken = True
             return request
 
-    def fetch(self, fetch_id: str) -> Discharge | Refuse | Wait | None:
+    def fetch(self, fetch_id: str) -> Serialized | Refuse | Wait | None:
         """The outcome, once (rule 4): then the request is over.
 
         Wait: there is none yet. None: it is over, or was never there. Raises what the discharger
@@ -226,7 +241,7 @@ class Waiting:
         self,
         request: Request,
         decided: Decided | None,
-    ) -> Discharge | Refuse | Wait:
+    ) -> Serialized | Refuse | Wait:
         """Return the outcome of a request so far."""
         if decided is not None:
             if isinstance(decided.answer, Refuse):
