@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from captoken import Access, Issuer, Keyring, TokenFormatError, Verifier, current
+from captoken import Access, Denied, Issuer, Keyring, TokenFormatError, Verifier, current
 from captoken._format.text import consent_of, read_consents
 from captoken.consent import Approver, ApproverKey
 from captoken.errors import ConsentError, KeyringError
@@ -194,3 +194,13 @@ def test_a_mint_without_a_server_says_what_to_write() -> None:
     """(47.7)"""
     with pytest.raises(ValueError, match=r"a consent is for one server: write mint\(..., audience="):
         Issuer(Keyring.generate()).mint(**WHO, tools={"mail.send": {}}, consent=asking(JANE))
+
+
+def test_a_consent_that_was_used_is_told_as_one_that_is_over() -> None:
+    """A proof that was used has the same code. But a model that makes a new proof is no step further."""
+    server, consent = verifier(), JANE.consent(request())
+    text = ROOT.present(audience="mail", consents=[consent])
+    assert server.check(text, SEND)
+    spent = server.check(text, SEND)
+    assert spent.code == "replayed" and "Ask for the consent again" in spent.for_model() and "proof" not in spent.for_model()
+    assert Denied(spent).public == "The consent that came with the request was not accepted."

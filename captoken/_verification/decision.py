@@ -377,7 +377,7 @@ class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
         """
         from captoken._verification.wording import told_to_client
 
-        return told_to_client(self.code)
+        return told_to_client(self.code, self.decision.refusals)
 
     @property
     def kind(self) -> Kind:

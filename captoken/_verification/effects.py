@@ -618,7 +618,7 @@ def _spent(
     first = yield Call(partial(ask, spend, now), not looking, stores.replays_loop)
     if first is True:
         return None
-    text = "the consent was used before, or is older than the store"
+    text = "the consent was used before, or was given before the store was six seconds old"
     return Refusal("replayed", text, spend.link, genuine.added_by(spend.link))
 
 

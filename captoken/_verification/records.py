@@ -711,7 +711,10 @@ RECORDS: tuple[Code, ...] = (
         when="a consent to this access that does not hold, or is late",
         retry="no",
         public="The consent that came with the request was not accepted.",
-        model="The consent to this request is over, or is not of the person who was asked.",
+        model=(
+            "The consent to this request was used already, is over, or is not of the person who "
+            "was asked."
+        ),
         advice="Ask for the consent again, and then retry with the new one.",
         operator="the consent is not signed by the key that is asked",
         cause="The consent has expired, lives longer than an hour, or is of another key.",
@@ -728,7 +731,10 @@ RECORDS: tuple[Code, ...] = (
         advice=_PROVE,
         operator="the proof was used before, or is older than the store remembers",
         cause="The proof was used before, or was made before the server's store of proofs began.",
-        remedy="Make a new proof for each request, also for a retry.",
+        remedy=(
+            "Make a new proof for each request, also for a retry. A consent that was used is told "
+            "to agents as `bad_consent` is: ask for a new one."
+        ),
     ),
     Code(
         "forbidden_after",

@@ -53,9 +53,19 @@ def _row(access: Access, fact: str) -> Mapping[str, Any]:
     return row or {}
 
 
-def told_to_client(code: str) -> str:
+def worded_as(code: str, refusals: Sequence[Refusal]) -> str:
+    """The code whose words a denial has for clients and models.
+
+    A consent and a proof that were used before have one code. But a consent has to be asked for
+    again, and no proof helps. Of a consent a link is named, and of a proof none.
+    """
+    is_spent = code == "replayed" and refusals and refusals[0].link is not None
+    return "bad_consent" if is_spent else code
+
+
+def told_to_client(code: str, refusals: Sequence[Refusal] = ()) -> str:
     """A sentence that anybody may be told: nothing of the token, nothing of what others may do."""
-    return CODES[code].public
+    return CODES[worded_as(code, refusals)].public
 
 
 def lacks_rights(code: str, access: Access) -> bool:
@@ -123,7 +133,7 @@ def told_to_model(
     without, the request could not be read as an access, or is none that any token permits.
     `tell_limits` and `declares` are told in `Decision.for_model`.
     """
-    record = CODES[code]
+    record = CODES[worded_as(code, refusals)]
     told = _Told(record.model, record.advice)
     if "{" in told.rule and access is None:
         told = _STATEMENT if code == "operation" else _UNREADABLE

@@ -443,4 +443,4 @@ def _why(decision: Decision) -> Iterator[str]:
         yield f"  {step.number:>2}  {step.name:<22}{step.outcome}{detail}"
     yield from ("", "told", f"  the agent   {decision.for_model()}")
     if not decision:
-        yield f"  the client  {told_to_client(decision.code)}"
+        yield f"  the client  {told_to_client(decision.code, decision.refusals)}"

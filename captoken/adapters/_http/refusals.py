@@ -32,7 +32,7 @@ from captoken._format.names import frozen_copy
 from captoken._format.spelling import shown
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.records import CODES
-from captoken._verification.wording import lacks_rights, told_to_model
+from captoken._verification.wording import lacks_rights, told_to_model, worded_as
 from captoken.adapters._http.exchange import RequestError, Response, json_response
 from captoken.adapters._http.origins import origin_of
 
@@ -176,7 +176,7 @@ def _client_fields(decision: Decision, public: str) -> dict[str, Any]:
 
     told: dict[str, Any] = {
         "code": decision.code,
-        "retry": CODES[decision.code].retry,
+        "retry": CODES[worded_as(decision.code, decision.refusals)].retry,
         "for_model": decision.for_model(),
     }
     needed = _needed(decision)

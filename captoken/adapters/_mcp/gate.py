@@ -30,6 +30,7 @@ from captoken._verification.grant import AsyncGrant, Grant
 from captoken._verification.records import CODES
 from captoken._verification.telling import answering as logged_as
 from captoken._verification.verifier import AnyVerifier, Verifier
+from captoken._verification.wording import worded_as
 from captoken._writing.token import Token
 from captoken.adapters._asking import served_by
 from captoken.adapters._http.credentials import text_in
@@ -478,7 +479,9 @@ class Gate:
         resource is a client's code, and is told by an error (spec 40.8).
         """
         denied = Denied(decision)
-        if denied.kind == "insufficient":
+        # A consent is a matter of the model's, too: it has to be asked for anew.
+        is_of_consent = worded_as(denied.code, decision.refusals) == "bad_consent"
+        if denied.kind == "insufficient" or is_of_consent:
             told = decision.for_model(tell_limits=self._tell_limits)
             asked = decision.request()
             return NotLetIn(denied.kind, told, method == CALL, decision.id, asked)

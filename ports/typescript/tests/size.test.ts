@@ -56,7 +56,7 @@ const BOUNDS: readonly (readonly [who: string, names: string, bytes: number])[] 
   [
     "a server that verifies",
     "{ Verifier, Keyring, Denied, describe, forModel, forNetwork, MemoryReplayStore }",
-    75_000,
+    75_200,
   ],
   ["a holder that narrows and presents", "{ Token, HolderKey, withProof }", 60_000],
   ["an issuer that mints", "{ Issuer, Keyring }", 62_000],

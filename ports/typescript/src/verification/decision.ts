@@ -61,7 +61,7 @@ export class Denied extends CaptokenError {
   readonly #decision: Denial;
 
   constructor(decision: Denial) {
-    super(publicWords(decision.code), "denied");
+    super(publicWords(worded(decision)), "denied");
     this.#decision = decision;
   }
 
@@ -85,7 +85,7 @@ export class Denied extends CaptokenError {
 
   /** What the agent may be told: no string of a token is in it. */
   forModel(): string {
-    return wordsForModel(this.decision.code);
+    return forModel(this.decision);
   }
 
   toJSON(): { status: number; text: string } {
@@ -124,12 +124,17 @@ export function describe(decision: DryRun): string {
 const printed = (text: string): string =>
   text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (each) => `\\u{${each.codePointAt(0)!.toString(16)}}`);
 
+/** The code whose words it has: a consent that was used, of a link, is asked for again. */
+const worded = ({ code, refusals }: Denial): Code =>
+  code === "replayed" && refusals[0]?.link !== undefined ? "bad_consent" : code;
+
 /** What the agent may be told of a denial. */
-export const forModel = (decision: Denial): string => wordsForModel(decision.code);
+export const forModel = (decision: Denial): string =>
+  wordsForModel(worded(decision));
 /** What the network may be told, and the HTTP status. */
 export const forNetwork = (decision: Denial): { status: number; text: string } => ({
   status: statusOf(decision.code),
-  text: publicWords(decision.code),
+  text: publicWords(worded(decision)),
 });
 
 export function denial(
