@@ -209,7 +209,7 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
             )
         if "consent" in stated and audience is None and "aud" not in stated:
             raise ValueError(
-                'a consent is for one server: write mint(..., audience="mail"), with the name '
+                "a consent is for one server: write mint(..., audience=…), with the name "
                 "of the server"
             )
         body = spell(stated or {"nbf": root.issued_at})  # link 0 is always written

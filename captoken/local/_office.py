@@ -177,6 +177,7 @@ class Office:
             clock=clock,
         )
         self.verifier = verifier_of(self.keyring, audience, parts)
+        self._name = audience if isinstance(audience, str) else None
         self._servers = ServerVerifiers(self.keyring, servers, parts)
 
     @property
@@ -213,13 +214,16 @@ class Office:
         It calls `issuer.mint`, with the same keywords and exceptions: `tables`, `operations`,
         `allow`, `columns`, `rows`, `tools`, `where`, `expires_in`, `uses`, `budget`, and the others
         of `captoken docs keywords`. It writes no record: the trail describes a token at its first
-        decision.
+        decision. A token that asks for consents is for one server: for this office, if it has a
+        name and no other `audience` is given.
 
         Raises ValueError as well if `columns` or `rows` is for a table that is not named here: the
         misspelt entry would restrict nothing. Raises OverlayError if the new token is already
         revoked, for example because its task has ended.
         """
         self._check_open()
+        if "consent" in caveats and self._name is not None:
+            caveats.setdefault("audience", self._name)
         token = self.issuer.mint(
             subject=subject,
             agent=agent,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from captoken.consent import ApproverKey
 from captoken.errors import OverlayError
 from captoken.keys import HolderKey
 from captoken.local import Office
@@ -49,3 +50,15 @@ def test_an_office_mints_for_servers_that_have_keys_of_their_own(folder: Path, c
         assert office.verifier_for("mail").audiences == ("mail",)
     with opened(folder, clock) as office, pytest.raises(ValueError, match="it has none"):
         office.verifier_for("mail")
+
+
+def test_what_asks_for_consents_is_for_the_office_that_has_a_name(tmp_path: Path) -> None:
+    jane = ApproverKey.generate()
+    asks: Any = {"tools": {"mail.send": {}}, "consent": [{"by": jane.public, "for": {"tools": ["mail.send"]}}]}
+    who: Any = {"subject": "user:jane", "agent": "a"}
+    with Office.open(tmp_path / "named", audience="shop") as office:
+        assert office.mint(**who, task="t", **asks).unverified.capability.json()["aud"] == ["shop"]
+        assert office.mint(**who, task="u", **asks, audience="mail").unverified.capability.json()["aud"] == ["mail"]
+        assert "aud" not in office.mint(**who, task="v", tools={"mail.send": {}}).unverified.capability.json()
+    with Office.open(tmp_path / "nameless") as office, pytest.raises(ValueError, match="a consent is for one server"):
+        office.mint(**who, task="t", **asks)
