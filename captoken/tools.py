@@ -573,10 +573,8 @@ class ToolGuard:
             return None
         if not _is_of(mine, agent) or _is_of_another_run(mine, run):
             return None
-        try:
-            caller = self._caller(agent)
-        except (TypeError, ValueError):
-            return None
+        # It has the holder's name, so that it is one.
+        caller = self._caller(agent)
         return verifier.explain(self._presented(mine, found), found, caller=caller)
 
 
