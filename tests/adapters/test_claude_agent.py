@@ -401,6 +401,6 @@ def test_a_call_that_wants_a_consent_is_denied_and_says_what_to_ask() -> None:
     refused = asyncio.run(run([]))
     assert "a person has to consent" in refused[0] and refused[1] == "" and [one["tool"] for one in asked] == ["mail", "mail"]
     again = asyncio.run(run(desk.yes(asked[0])))
-    assert again[:2] == ["", ""] and "used before" in again[2] and len(asked) == 2
+    assert again[:2] == ["", ""] and "used already" in again[2] and len(asked) == 2
     own = TokenGuard(desk.guard, agent=AGENT)
     assert "a person has to consent" in asyncio.run(run([]))[0] and len(asked) == 2, "nobody wants to know"
