@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from msgspec import structs
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
-from captoken.errors import IssuanceError
+from captoken.cli.issue import _registry
+from captoken.errors import IssuanceError, StoreError
 from captoken.issuance.registry import Ending, KeptLogin
 from captoken.issuance.registry.ports import GRACE
 from tests.fixtures import NOW
+from tests.issuance.conftest import place_of
 from tests.issuance.registries import Place, entry, said
 
 FIRST, SECOND, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
@@ -131,3 +139,21 @@ def test_it_is_there_for_another_process(shared: Place) -> None:
     registry = shared.created()
     registry.keep_login(login(session=None), NOW)
     assert shared.opened().login("a", NOW) == structs.replace(login(), session=None)
+
+
+def test_the_command_makes_and_opens_one_in_postgresql(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """`captoken issue serve --registry postgresql://… --create`, and then without it."""
+    facts = conninfo_to_dict(place_of("postgres", tmp_path, request).where)
+    name = f"cli_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(**facts, autocommit=True) as connection:  # type: ignore[arg-type]
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        try:
+            where = f"postgresql://{facts['user']}@{facts['host']}:{facts['port']}/{name}"
+            with closing(_registry(where, True)) as made, pytest.raises(IssuanceError, match="has just started"):
+                made.keep_login(login(issued_at=0), NOW)
+            with closing(_registry(where, False)) as opened:
+                assert opened.logins_of("acme:jane", NOW) == ()
+            with pytest.raises(StoreError, match="already exists"):
+                _registry(where, True)
+        finally:
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
