@@ -681,9 +681,27 @@ def _use_lines(use: trails.Usage) -> Iterator[str]:
     chain = " > ".join(map(named, use.hop.holders))
     last = f", last at {readable_time(use.last)}" if use.last is not None else ""
     suffices = "the same" if use.is_tight else _keywords(use.sufficient)
-    yield f"{chain}, token {use.hop.root.token_id}: {use.allowed} allowed{last}"
+    below = " here and below" if use.allowed else ""
+    yield f"{chain}, token {use.hop.root.token_id}: {use.allowed} allowed{below}{last}"
     yield f"  granted   {_keywords(use.granted) or 'anything'}"
     yield f"  suffices  {suffices}"
+    never = "; ".join(_never_used(use.granted, use.sufficient))
+    if never and use.allowed:
+        yield f"  unused    {escape(never)}"
+
+
+def _never_used(granted: Mapping[str, Any], sufficient: Mapping[str, Any]) -> Iterator[str]:
+    """The names of what was granted and not used. A pattern has no single name, and is left out."""
+    for key in ("tables", "operations", "tools"):
+        used = sufficient.get(key, ())
+        names = [name for name in granted.get(key, ()) if name not in used and "*" not in name]
+        if names:
+            yield f"{key} {', '.join(sorted(names))}"
+    for table, columns in granted.get("columns", {}).items():
+        used = sufficient.get("columns", {}).get(table, columns)
+        names = [name for name in columns if name not in used and "*" not in name]
+        if names:
+            yield f"columns {', '.join(sorted(names))} of {table}"
 
 
 def _keywords(stated: Mapping[str, Any]) -> str:
