@@ -101,8 +101,9 @@ def _find(asked: str, pages: dict[str, Traversable], as_json: bool) -> None:
     found = find(asked, {name: page.read_text("utf-8") for name, page in pages.items()})
     if not found:
         close = get_close_matches(asked, pages, n=1)
-        which = f"did you mean {close[0]}? There" if close else "there"
-        raise click.UsageError(f"no page says {shown(asked)}: {which} are {', '.join(pages)}")
+        which = f"did you mean {close[0]}? " if close else ""
+        lists = "`captoken docs` lists the pages"
+        raise click.UsageError(f"no page says {shown(asked)}: {which}{lists}")
     lines: list[str] = []
     for one in found:
         lines += [f"{one.page}: {one.heading}", *([f"    {one.begins}"] if one.begins else [])]
@@ -153,6 +154,8 @@ def _pages(root: Traversable) -> Iterator[tuple[str, Traversable]]:
 _MOST = 8  # sections that are shown
 _SOON, _LONG = 1.2, 0.6  # how soon more of a word counts no more; what a long section pays
 _IN_HEADING, _IN_NAME = 6, 4
+# A recipe answers a question, so what it says is worth more than what other pages say.
+_RECIPES, _WORTH = "recipes", 1.05
 
 _heading = re.compile(r"#{1,4} (.*)")
 _word = re.compile(r"[a-z0-9]+")
@@ -185,7 +188,7 @@ def find(asked: str, pages: Mapping[str, str]) -> list[Section]:
     for section, counts in found:
         pays = _SOON * (1 - _LONG + _LONG * counts.total() / mean)
         score = sum(worth[word] * counts[word] / (counts[word] + pays) for word in wanted)
-        scores.append((score, section))
+        scores.append((score * (_WORTH if section.page == _RECIPES else 1), section))
     best = sorted((one for one in scores if one[0] > 0), key=lambda one: -one[0])
     return [section for _, section in best[:_MOST]]
 
