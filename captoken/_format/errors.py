@@ -29,7 +29,7 @@
     │                           policy, invalid_request, invalid_client, invalid_grant,
     │                           unauthorized_client, unsupported_grant_type, invalid_scope,
     │                           invalid_target, invalid_authorization_details, invalid_dpop_proof,
-    │                           access_denied, slow_down, temporarily_unavailable,
+    │                           access_denied, expired_token, slow_down, temporarily_unavailable,
     │                           unsupported_response_type
     └── Denied              a request that a verifier refused; carries the Decision
 

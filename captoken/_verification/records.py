@@ -70,6 +70,10 @@ _ASK = (
     "Retrying will not help. "
     "Whoever gave you this task can grant more; do not look for another way."
 )
+_SPELL_IT = (
+    "If the name is misspelt, correct it. Otherwise retrying will not help. "
+    "Whoever gave you this task can grant more; do not look for another way."
+)
 _REPLACE = (
     "Retrying with the same credential will not help. Ask whoever gave you this task for a new one."
 )
@@ -450,7 +454,7 @@ RECORDS: tuple[Code, ...] = (
         wider=True,
         public=_REFUSED,
         model="Not permitted: table {table} is not among the tables of this task.",
-        advice=_ASK,
+        advice=_SPELL_IT,
         operator='table hr is not among ["market.*", "sales"]',
         cause="The token does not include this table.",
         remedy=(
