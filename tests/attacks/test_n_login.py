@@ -152,7 +152,7 @@ def test_an_answer_says_who_gives_it(alice: Person) -> None:
 @pytest.mark.parametrize(
     "shown",
     [
-        {"code_verifier": None}, {"code_verifier": Verifier().text}, {"code_verifier": "short"}, {"redirect_uri": None},
+        {"code_verifier": None}, {"code_verifier": "v" * 43}, {"code_verifier": "short"}, {"redirect_uri": None},
         {"redirect_uri": "https://desk.example/callback"}, {"redirect_uri": "http://127.0.0.1:5556/callback"}, {"client_id": "other"},
         {"client_id": None}, {"client_id": APP}, {"client_secret": "x"}, {"resource": "sales-db"}, {"resource": "https://other.example"},
     ],
