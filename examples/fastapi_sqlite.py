@@ -1,6 +1,7 @@
 """The simplest service: agents send SQL over HTTP, and SQLite answers what their tokens permit.
 
-python examples/fastapi_sqlite.py tries it; `uvicorn fastapi_sqlite:app` in this folder serves it.
+python examples/fastapi_sqlite.py tries it, with FastAPI's test client (`pip install httpx2`).
+`uvicorn fastapi_sqlite:app` in this folder serves it.
 """
 
 import sqlite3
