@@ -189,7 +189,7 @@ def _alerts(path: str, now: int) -> list[dict[str, Any]]:
 def must_have_server(name: str) -> None:
     """Raise ClickException where the extra is not installed that `name` needs."""
     if find_spec("uvicorn") is None:
-        raise click.ClickException(f"{name} needs uvicorn: pip install 'captoken[console]'")
+        raise click.ClickException(f"{name} needs uvicorn: pip install uvicorn")
 
 
 def listen(port: int) -> tuple[socket.socket, str]:
