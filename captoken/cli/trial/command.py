@@ -48,8 +48,16 @@ clients = ["inspector", "*"]
 agents = ["assistant"]
 resources = ["notes"]
 task_max = 28800
-give = {{ expires_in = 900, tools = {{ "read_note" = {{}}, "write_note" = {{ name = {{ prefix = ["draft"] }}, text = {{ any = true }} }} }} }}
-"""  # noqa: E501
+
+[grant.notes.give]
+expires_in = 900
+
+[grant.notes.give.tools.read_note]
+
+[grant.notes.give.tools.write_note]
+name = {{ prefix = ["draft"] }}
+text = {{ any = true }}
+"""
 
 
 class Trial:
