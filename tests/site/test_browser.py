@@ -108,7 +108,7 @@ QUERIES: dict[str, tuple[str, ...]] = {
     "rate limit": ("docs/budgets.html",),
     "quota": ("docs/budgets.html",),
     "audit log": ("docs/audit.html",),
-    "typescript": ("ports/typescript/README.html",),
+    "typescript": ("docs/typescript.html", "ports/typescript/README.html"),
     "javascript": ("ports/typescript/README.html",),
     "async": ("docs/async.html",),
     "grpc": ("docs/rpc.html",),
