@@ -183,3 +183,27 @@ def test_a_certificate_of_another_name_is_refused() -> None:
         return address == "127.0.0.1"
 
     assert str(got(Documents(resolve=resolving("127.0.0.1"), permits=permits, context=context), APP, False)).startswith("temporarily_unavailable")
+
+
+def test_without_a_context_of_ones_own_it_is_the_machines() -> None:
+    """Nobody listens there: what counts is that certificates are looked at."""
+    made = Documents(resolve=resolving("127.0.0.1"), permits=lambda address: True)
+    assert str(got(made, APP, False)).startswith("temporarily_unavailable")
+    assert made._context is not None and made._context.verify_mode == ssl.CERT_REQUIRED
+
+
+def test_who_closes_gives_up_what_is_being_fetched() -> None:
+    class Never(Documents):
+        async def _asked(self, address: str, is_named: bool) -> bytes:
+            await asyncio.sleep(60)
+            raise AssertionError
+
+    async def closed() -> list[object]:
+        made = Never()
+        waits = asyncio.ensure_future(made.get(APP, is_named=False))
+        await asyncio.sleep(0.01)
+        await made.close()
+        return list(await asyncio.gather(waits, return_exceptions=True))
+
+    (why,) = asyncio.run(closed())
+    assert isinstance(why, BaseException)

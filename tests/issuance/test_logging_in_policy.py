@@ -14,6 +14,15 @@ from tests.issuance.logging_in import APP, KEYRING, POLICY
 HERE = POLICY.format(origin="https://issuer.example")
 
 
+CI = """[provider.ci]
+kind = "oidc"
+issuer = "https://ci.example"
+client_ids = ["x"]
+max_login_age = 100
+subject = "ci:{sub}"
+"""
+
+
 def loaded(old: str = "", new: str = "", more: str = "") -> Policy:
     assert old in HERE
     return read(HERE.replace(old, new, 1) + more)
@@ -34,6 +43,7 @@ def loaded(old: str = "", new: str = "", more: str = "") -> Policy:
         ('clients = ["desk", "other", "*"]', 'clients = ["https://app.example/"]', "clients has 'https://app.example/'"),
         ('clients = ["desk"]\nagents', 'bound = true\nclients = ["desk"]\nagents', "no bound, no approval"),
         ('clients = ["desk"]\nagents', 'keys = "shared"\nclients = ["desk"]\nagents', "no bound, no approval"),
+        ('provider = "people"\nclient_id = "here"\n', f'provider = "ci"\nclient_id = "here"\n{CI}', "the subject is of provider ci, where people log"),
         ('clients = ["desk"]\nagents', 'clients = ["desk"]\nactor = { provider = "people", sub = "x" }\nagents', "names no workloads|there is no actor"),
     ],
 )  # fmt: skip

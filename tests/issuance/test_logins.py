@@ -17,10 +17,11 @@ from psycopg.conninfo import conninfo_to_dict
 from captoken.cli.issue import _registry
 from captoken.errors import IssuanceError, StoreError
 from captoken.issuance.registry import Ending, KeptLogin
-from captoken.issuance.registry.ports import GRACE
+from captoken.issuance.registry._rules import REMEMBERED, SWEEP
+from captoken.issuance.registry.ports import GRACE, LEEWAY
 from tests.fixtures import NOW
 from tests.issuance.conftest import place_of
-from tests.issuance.registries import Place, entry, said
+from tests.issuance.registries import Place, ending, entry, said
 
 FIRST, SECOND, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
 
@@ -157,3 +158,15 @@ def test_the_command_makes_and_opens_one_in_postgresql(tmp_path: Path, request: 
                 _registry(where, True)
         finally:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def test_a_login_of_before_a_forgotten_logout_is_over(place: Place) -> None:
+    """A logout is forgotten after a day: then nobody knows any more whose it was."""
+    registry = place.created()
+    later = NOW + LEEWAY + REMEMBERED + 2 * SWEEP + 120
+    registry.keep_login(login(until=later + 600, subject="acme:joe", session="s2"), NOW)
+    registry.end(ending(session="s1"))
+    assert registry.login("a", NOW + 1) is not None
+    for now in (later - SWEEP - 1, later):
+        assert said(registry, entry(f"sweep-{now}", subject="acme:sweeper", session=None, now=now, issued_at=now))
+    assert registry.login("a", later) is None

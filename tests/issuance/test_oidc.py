@@ -67,3 +67,25 @@ def test_a_provider_without_a_code_or_an_https_address_is_none() -> None:
         provider.finish(attempt, {"state": attempt.state})
     with pytest.raises(ValueError, match="is an https address"):
         Provider.at("http://login.example", "here")
+
+
+@pytest.mark.parametrize(
+    ("leads", "answers", "why"),
+    [
+        ({"token_endpoint": "http://127.0.0.1/token"}, [], "leads from https to http: token_endpoint"),
+        ({}, [(500, b"<html>")], "token endpoint|cannot be asked|answer|400|refuses|500"),
+        ({"jwks_uri": f"{ISSUER}/jwks"}, [(200, b'{"id_token":"e.y.J"}'), (200, b"<html>")], "keys cannot be read"),
+        ({"jwks_uri": f"{ISSUER}/jwks"}, [(200, b'{"id_token":"e.y.J"}'), (404, b"{}")], "keys cannot be read"),
+    ],
+)
+def test_a_provider_that_answers_otherwise_lets_nobody_in(leads: dict[str, str], answers: list[tuple[int, bytes]], why: str) -> None:
+    given = iter(answers)
+
+    class Other(Web):
+        def send(self, method: str, address: str, headers: Mapping[str, str], form: Any = None, most: int = 0) -> tuple[int, bytes]:
+            return next(given)
+
+    provider = Provider(ISSUER, "here", DOCUMENT | leads, Other())  # type: ignore[arg-type]
+    _, attempt = provider.begin("https://issuer.example/x", max_age=60)
+    with pytest.raises(IssuanceError, match=why):
+        provider.finish(attempt, {"code": "c", "state": attempt.state})

@@ -273,7 +273,9 @@ class Logins:
         before = None
         if not is_first:
             before = await asyncio.to_thread(self._registry.login, answered.id, now)
-        if not is_first and (before is None or before.secret != code.digest):
+        if not is_first and (
+            before is None or not primitives.equal(before.secret, code.digest)
+        ):
             return self._over()
         if not await asyncio.to_thread(self._registry.keep_login, login, now):
             # The button was pressed twice: the same answer, unless the application has it already.
