@@ -99,12 +99,25 @@ def properties(session: nox.Session) -> None:
     session.run("pytest", "-n", "auto", *tests, env=drawn(TIMES))
 
 
+# Whose pauses are tried: an extra, a file, and which tests of it. Each takes ten minutes at most on
+# two cores that have nothing else to do, and that of the light ones twenty.
+PAUSES = {
+    "light": ("test,servers", "test_pauses_drawn", "not MCP"),
+    "mcp": ("test,servers", "test_pauses_drawn", "MCP"),
+    "google-adk": ("google-adk", "test_google_adk", "no_order_of_steps"),
+    "claude": ("claude-agent", "test_claude_agent", "no_order_of_steps"),
+}
+
+
 @nox.session(python=PYTHONS[0])
-def consents(session: nox.Session) -> None:
-    """10,000 orders of yes, no, expiry and resumption over the pauses of frameworks."""
-    prepare(session)
-    tests = ("tests/adapters/test_pauses_drawn.py", "-k", "no_order_of_steps")
-    session.run("pytest", "-n", "auto", *tests, env=drawn(TIMES))
+@nox.parametrize("of", list(PAUSES), ids=list(PAUSES))
+def consents(session: nox.Session, of: str) -> None:
+    """10,000 orders of yes, no, expiry and resumption over the pauses of each framework."""
+    extra, name, which = PAUSES[of]
+    session.install("--quiet", "-e", f".[{extra}]", "pytest>=8.4", "hypothesis>=6", "pytest-xdist")
+    test = ("pytest", "-n", "auto", "-W", "default", f"tests/adapters/{name}.py", "-k", which)
+    killed = {"CAPTOKEN_KILLS": str(min(int(KILLS), 50))}
+    session.run(*test, env={**drawn(TIMES * 4), **killed})
 
 
 @nox.session(python=PYTHONS[0])
@@ -193,8 +206,6 @@ def kills(session: nox.Session) -> None:
     tests = ["tests/stores/test_faults.py", "tests/stores/test_sqlite.py"]
     tests.append("tests/reactions/test_acting.py")
     session.run("pytest", "-k", "kill", *tests, env={"CAPTOKEN_KILLS": KILLS})
-    pauses = "tests/adapters/test_pauses_drawn.py"
-    session.run("pytest", "-k", "kill", pauses, env={"CAPTOKEN_KILLS": str(min(int(KILLS), 50))})
 
 
 @nox.session(python=PYTHONS[0])

@@ -68,13 +68,17 @@ PARTS: dict[str, Part] = {
             ("awrap_tool_call", "wrap_tool_call"),
             ("awrap_model_call", "wrap_model_call"),
             ("awaiting", "waiting"),
+            ("arefused", "refused_in"),
+            ("_is_refused_async", "_is_refused"),
             ("check_async", "check"),
             ("request_async", "request"),
             ("self._guard.served(decision.grant)", "decision.grant"),
         ),
     ),
     "langchain_node": Part(
-        "adapters/langchain.py", "adapters/langchain.py", (("ainvoke", "invoke"), ("self._guard.awaiting", "self._guard.waiting"))
+        "adapters/langchain.py",
+        "adapters/langchain.py",
+        (("ainvoke", "invoke"), ("self._guard.awaiting", "self._guard.waiting"), ("arefused", "refused_in")),
     ),
     "grpc": Part("adapters/_grpc/calls.py", "adapters/_grpc/calls.py", (("_run_async", "_run"), ("anext", "next"), ("aiter", "iter"))),
     "grpc.begun": Part("adapters/grpc.py", "adapters/grpc.py", (("self._verifier.awaited", "self._verifier.blocking"),)),

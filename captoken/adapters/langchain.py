@@ -59,7 +59,7 @@ with extra("langchain"):
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from captoken import current
-from captoken._format.errors import GuardError, StatementError
+from captoken._format.errors import GuardError, NoToken, StatementError
 from captoken._verification.decision import Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
 from captoken.adapters._agents.handing import (
@@ -76,6 +76,7 @@ from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, ref
 
 _NAME = "lc_agent_name"  # in the configuration's metadata: where `create_agent(name=…)` puts it
 _SENT = "__pregel_push"  # at the start of the path of a task that was sent what it is for
+_SCRATCHPAD = "__pregel_scratchpad"  # in its configurable: what a step is resumed with, unread
 _FUNCTION = "function"  # the type of a tool that the provider does not run
 _UNNAMED = ("", "LangGraph")  # what a graph without a name is called
 
@@ -165,6 +166,8 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         The token and the grant are current while the tool runs, and for this step alone. In an
         event loop the tool's grant is awaited, if the guard's verifier is.
         """
+        if self._is_refused(request):
+            return _no(request)
         asked = self._asked(request)
         decision = self._guard.check(
             asked.tool,
@@ -180,7 +183,9 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         except REFUSED as refused:  # rule 3
             return _refusal(request.tool_call, request.tool, self._guard, refused)
 
-    def waiting(self, requests: Sequence[ToolCallRequest]) -> list[Wanted]:
+    def waiting(
+        self, requests: Sequence[ToolCallRequest], held: Held | None = None
+    ) -> list[Wanted]:
         """Rule 7: of the calls of a message those that want a consent. Nothing is spent by that."""
         found = []
         for request in requests:
@@ -190,10 +195,33 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
                 asked.arguments,
                 agent=asked.agent,
                 run=asked.run,
+                held=held,
             )
             if text is not None:
                 found.append(wanted(request.tool_call["id"], asked.tool, text))
         return found
+
+    def refused_in(self, requests: Sequence[ToolCallRequest]) -> set[str | None]:
+        """Rule 7: the calls that the graph is resumed with a no to, whatever consents are shown.
+
+        A no is to a call that wants a consent. What a tool of its own asked is not answered so.
+        """
+        answers = _resumed_with(_config(requests[0])) if requests else []
+        refused = [one for one in requests if _is_no(answers, one.tool_call["id"])]
+        bare = _without_consents() if refused else None
+        if bare is None:
+            return set()
+        asking = self.waiting(refused, bare)
+        return {one["id"] for one in asking}
+
+    def _is_refused(self, request: ToolCallRequest) -> bool:
+        """Did a person say no to this call?"""
+        if not self._pause:
+            return False
+        said_no = _said_no.get()
+        if said_no is None:
+            said_no = self.refused_in([request])
+        return request.tool_call["id"] in said_no
 
     def wrap_model_call(
         self,
@@ -217,6 +245,8 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         The token and the grant are current while the tool runs, and for this step alone. In an
         event loop the tool's grant is awaited, if the guard's verifier is.
         """
+        if await self._is_refused_async(request):
+            return _no(request)
         asked = self._asked(request)
         decision = await self._guard.check_async(
             asked.tool,
@@ -232,7 +262,9 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         except REFUSED as refused:  # rule 3
             return _refusal(request.tool_call, request.tool, self._guard, refused)
 
-    async def awaiting(self, requests: Sequence[ToolCallRequest]) -> list[Wanted]:
+    async def awaiting(
+        self, requests: Sequence[ToolCallRequest], held: Held | None = None
+    ) -> list[Wanted]:
         """Rule 7: of the calls of a message those that want a consent. Nothing is spent by that."""
         found = []
         for request in requests:
@@ -242,10 +274,33 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
                 asked.arguments,
                 agent=asked.agent,
                 run=asked.run,
+                held=held,
             )
             if text is not None:
                 found.append(wanted(request.tool_call["id"], asked.tool, text))
         return found
+
+    async def arefused(self, requests: Sequence[ToolCallRequest]) -> set[str | None]:
+        """Rule 7: the calls that the graph is resumed with a no to, whatever consents are shown.
+
+        A no is to a call that wants a consent. What a tool of its own asked is not answered so.
+        """
+        answers = _resumed_with(_config(requests[0])) if requests else []
+        refused = [one for one in requests if _is_no(answers, one.tool_call["id"])]
+        bare = _without_consents() if refused else None
+        if bare is None:
+            return set()
+        asking = await self.awaiting(refused, bare)
+        return {one["id"] for one in asking}
+
+    async def _is_refused_async(self, request: ToolCallRequest) -> bool:
+        """Did a person say no to this call?"""
+        if not self._pause:
+            return False
+        said_no = _said_no.get()
+        if said_no is None:
+            said_no = await self.arefused([request])
+        return request.tool_call["id"] in said_no
 
     async def awrap_model_call(
         self,
@@ -279,14 +334,8 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             # Where the graph was resumed without a consent, and with no word of a no, it waits on.
             while not is_no(interrupt({KEY: asked}), call_id):
                 pass
-        elif call_id not in said_no:
-            return refusal
-        return ToolMessage(
-            REFUSED_BY_A_PERSON,
-            name=request.tool_call["name"],
-            tool_call_id=call_id or "",
-            status="error",
-        )
+            return _no(request)
+        return refusal
 
     def _check_native(self, request: ModelRequest[Any]) -> None:
         """Rule 4. Raises GuardError.
@@ -337,6 +386,25 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         return self._agent
 
 
+def _without_consents() -> Held | None:
+    """What is held, with no consent beside it; None where nothing is held."""
+    try:
+        mine = current.holding()
+    except NoToken:
+        return None
+    return Held(mine.token, mine.signer)
+
+
+def _no(request: ToolCallRequest) -> ToolMessage:
+    """The answer to a call that a person said no to."""
+    return ToolMessage(
+        REFUSED_BY_A_PERSON,
+        name=request.tool_call["name"],
+        tool_call_id=request.tool_call["id"] or "",
+        status="error",
+    )
+
+
 def _config(request: ToolCallRequest) -> Mapping[str, Any]:
     """The configuration that the call runs under."""
     return getattr(request.runtime, "config", None) or {}
@@ -374,8 +442,9 @@ class _PausingNode(ToolNode):
     # called: langchain_node, by `python -m tests.called`
     def invoke(self, input: Any, config: RunnableConfig | None = None, **more: Any) -> Any:
         """Run the calls of the last message of a model, once each of them may run."""
-        refused: set[str | None] = set()
-        while left := _but(self._guard.waiting(self._requests(input, config)), refused):
+        requests = self._requests(input, config)
+        refused = self._guard.refused_in(requests)
+        while left := _but(self._guard.waiting(requests), refused):
             refused |= _no_to(left)
         with context_value(_said_no, refused):
             return super().invoke(input, config, **more)
@@ -385,8 +454,9 @@ class _PausingNode(ToolNode):
     # awaited: langchain_node
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **more: Any) -> Any:
         """Run the calls of the last message of a model, once each of them may run."""
-        refused: set[str | None] = set()
-        while left := _but(await self._guard.awaiting(self._requests(input, config)), refused):
+        requests = self._requests(input, config)
+        refused = await self._guard.arefused(requests)
+        while left := _but(await self._guard.awaiting(requests), refused):
             refused |= _no_to(left)
         with context_value(_said_no, refused):
             return await super().ainvoke(input, config, **more)
@@ -417,6 +487,21 @@ def _no_to(asked: list[Wanted]) -> set[str | None]:
     """Stop the graph. Once it goes on: the calls that a person said no to."""
     answer = interrupt({KEY: asked})
     return {one["id"] for one in asked if is_no(answer, one["id"])}
+
+
+def _resumed_with(config: Mapping[str, Any]) -> list[Any]:
+    """The answers that a step of a graph is resumed with, which nobody has taken yet.
+
+    LangGraph has no public word for it: it hands them out where a step stops again. Without it, a
+    no is not heard by a call that has a consent.
+    """
+    pad = (config.get("configurable") or {}).get(_SCRATCHPAD)
+    return [] if pad is None else [*pad.resume, pad.get_null_resume(False)]
+
+
+def _is_no(answers: Sequence[Any], call_id: str | None) -> bool:
+    """Does one of them say no to the call?"""
+    return any(is_no(answer, call_id) for answer in answers)
 
 
 def _calls_in(given: Any, key: str) -> Sequence[ToolCall]:

@@ -19,7 +19,8 @@ from captoken.errors import GuardError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard
-from tests.adapters.consents import AGENT, LOOKUP, MAIL, Desk
+from tests.adapters.consents import AGENT, LOOKUP, MAIL, Call, Desk, Stopped
+from tests.adapters.interleaving import claim
 from tests.fixtures import KEYRING, clock, verifier
 
 TOOLS: dict[str, Any] = {
@@ -77,7 +78,8 @@ class CLI(Transport):
     async def call(self, tool: str, arguments: Any, **who: Any) -> str:
         """What becomes of a call: the reason for the model, or nothing where it goes on."""
         said = ""
-        for answer in await self.ask("PreToolUse", **{"tool_name": tool, "tool_input": arguments, "tool_use_id": "t", **who}):
+        asked = {"tool_name": tool, "tool_input": arguments, "tool_use_id": "t", **who}
+        for answer in await self.ask("PreToolUse", **asked):
             if answer["subtype"] != "success":
                 return f"blocked: {answer.get('error')}"
             decided = (answer["response"] or {}).get("hookSpecificOutput", {})
@@ -103,7 +105,7 @@ class CLI(Transport):
             for callback in matcher["hookCallbackIds"]:
                 request = f"cli-{len(self.answers)}"
                 self.answers[request] = asyncio.get_running_loop().create_future()
-                body = {"subtype": "hook_callback", "callback_id": callback, "input": asked, "tool_use_id": "t"}
+                body = {"subtype": "hook_callback", "callback_id": callback, "input": asked, "tool_use_id": asked.get("tool_use_id", "t")}
                 await self.out.put({"type": "control_request", "request_id": request, "request": body})
                 answers.append(await asyncio.wait_for(self.answers[request], 10))
         return answers
@@ -404,3 +406,27 @@ def test_a_call_that_wants_a_consent_is_denied_and_says_what_to_ask() -> None:
     assert again[:2] == ["", ""] and "used already" in again[2] and len(asked) == 2
     own = TokenGuard(desk.guard, agent=AGENT)
     assert "a person has to consent" in asyncio.run(run([]))[0] and len(asked) == 2, "nobody wants to know"
+
+
+class Claude:
+    """A session that is resumed: the calls of the message that were denied are made again, but those that a person said no to."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def begin(self, *calls: Call) -> Stopped:
+        waiting: list[Any] = []
+        own = TokenGuard(self.desk.guard, agent=AGENT, ask=waiting.append)
+        made = asked(own.guarded(ClaudeAgentOptions()), *((tool, given, {"tool_use_id": number}) for number, tool, given in calls))
+        for said, (_, tool, given) in zip(made, calls, strict=True):
+            if not said:
+                getattr(self.desk, tool)(**given)
+        denied = {one["id"] for one in waiting}
+        return Stopped([call for call in calls if call[0] in denied], waiting, {call[0]: said for said, call in zip(made, calls, strict=True)})
+
+    def go_on(self, stored: Any, *, no: tuple[str, ...] = ()) -> Stopped:
+        return self.begin(*(call for call in stored if call[0] not in no))
+
+
+def test_no_order_of_steps_makes_a_call_twice_or_without_its_own_consent() -> None:
+    claim(Claude)

@@ -14,6 +14,7 @@ from google.adk.agents import LlmAgent
 from google.adk.agents.context import Context
 from google.adk.agents.invocation_context import InvocationContext
 from google.adk.code_executors import BuiltInCodeExecutor, UnsafeLocalCodeExecutor
+from google.adk.events.event import Event
 from google.adk.models.base_llm import BaseLlm
 from google.adk.models.llm_response import LlmResponse
 from google.adk.plugins.base_plugin import BasePlugin
@@ -31,7 +32,9 @@ from captoken.errors import GuardError
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard
-from tests.adapters.consents import LOOKUP, MAIL, REFUND, Desk
+from tests.adapters.consents import LOOKUP, MAIL, REFUND, Desk, Stopped
+from tests.adapters.consents import Call as Made
+from tests.adapters.interleaving import claim
 from tests.fixtures import KEYRING, clock, verifier
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own
@@ -461,6 +464,17 @@ class Session:
 
         return asyncio.run(main())
 
+    async def stored(self) -> list[str]:
+        """What there is of the session, as JSON."""
+        session = await self.service.get_session(app_name="desk", user_id="jane", session_id="s")
+        return [event.model_dump_json() for event in session.events]
+
+    async def restore(self, events: list[str]) -> None:
+        """The session as it was stored."""
+        session = await self.service.create_session(app_name="desk", user_id="jane", session_id="s")
+        for event in events:
+            await self.service.append_event(session, Event.model_validate_json(event))
+
     def go_on(self, answers: dict[str, bool]) -> tuple[dict[str, Any], list[Any]]:
         parts = [
             types.Part(function_response=types.FunctionResponse(id=one, name="adk_request_confirmation", response={"confirmed": yes}))
@@ -522,3 +536,31 @@ def test_without_a_pause_the_model_is_told(desk: Desk) -> None:
     with desk.using([]):
         waiting, told = Session(desk, pause=False).run([ALL[0], ALL[1]])
     assert waiting == {} and [tool for tool, _ in desk.ran] == ["lookup"] and "a person has to consent" in told[1]["error"]
+
+
+class GoogleADK:
+    """A session whose events are stored as JSON, and are read again into a service that is built anew."""
+
+    def __init__(self, desk: Desk) -> None:
+        if desk.token.unverified.holder != "desk_agent":  # ADK's names of agents are identifiers
+            desk.token = desk.minted(agent="desk_agent", consent=desk.asks)
+        self.desk = desk
+
+    def begin(self, *calls: Made) -> Stopped:
+        session = Session(self.desk)
+        waiting, _ = session.run([(tool, arguments) for _, tool, arguments in calls])
+        return self._stopped(session, waiting)
+
+    def go_on(self, stored: Any, *, no: tuple[str, ...] = ()) -> Stopped:
+        events, asked = stored
+        session = Session(self.desk)
+        asyncio.run(session.restore(events))
+        again, _ = session.go_on({confirmation: one["id"] not in no for confirmation, one in asked.items()})
+        return self._stopped(session, again)
+
+    def _stopped(self, session: Session, waiting: dict[str, Any]) -> Stopped:
+        return Stopped((asyncio.run(session.stored()), waiting), list(waiting.values()), {})
+
+
+def test_no_order_of_steps_makes_a_call_twice_or_without_its_own_consent() -> None:
+    claim(GoogleADK)

@@ -15,7 +15,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt.tool_node import ToolNode
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 from pydantic_ai import Agent, DeferredToolRequests, DeferredToolResults, ToolApproved
 from pydantic_ai.messages import ModelMessagesTypeAdapter
 
@@ -108,6 +108,14 @@ def test_a_person_who_says_no_is_not_asked_again(framework: Any, desk: Desk) -> 
         stopped = framework.begin(LOOKUP, MAIL)
         done = framework.go_on(stopped.stored, no=("call-2",))
     assert done.waiting == [] and desk.count("mail") == 0
+
+
+def test_a_no_is_a_no_where_a_consent_to_the_same_call_is_shown(framework: Any, desk: Desk) -> None:
+    with desk.using([]):
+        stopped = framework.begin(LOOKUP, MAIL, REFUND)
+    with desk.using(desk.yes(*stopped.waiting)):
+        done = framework.go_on(stopped.stored, no=("call-2",))
+    assert done.waiting == [] and desk.count("mail") == 0 and desk.count("refund") == 1
 
 
 def test_a_consent_that_is_late_runs_nothing(framework: Any, desk: Desk) -> None:
@@ -205,6 +213,25 @@ def test_a_node_takes_all_that_a_tool_node_takes(desk: Desk) -> None:
         ({"__type": "tool_call_with_context", "tool_call": call, "state": {}}, 1), ({"messages": []}, 0), ({"messages": ["x"]}, 0),
     ):  # fmt: skip
         assert len(langchain._calls_in(given, "messages")) == found
+
+
+@pytest.mark.parametrize("kind", [InANode, InAnAgent])
+def test_an_answer_to_a_tool_of_its_own_is_no_word_on_a_consent(kind: Any, desk: Desk) -> None:
+    """A tool that stops the graph itself, and is told False, hears it."""
+    framework = kind(desk)
+    heard: list[Any] = []
+
+    def lookup(order: str) -> str:
+        """Look up an order."""
+        heard.append(interrupt("sure?"))
+        return order
+
+    desk.lookup = lookup  # type: ignore[method-assign]
+    with desk.using([]):
+        stopped = framework.begin(LOOKUP)
+        graph = framework.graph()
+        graph.invoke(Command(resume={graph.get_state(stopped.stored).interrupts[0].id: False}), stopped.stored)
+    assert heard == [False]
 
 
 @pytest.mark.parametrize("kind", [InANode, InAnAgent])

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from agents import function_tool
 from fastapi import APIRouter, Depends, FastAPI, routing
 from fastmcp import FastMCP
 from fastmcp.server.dependencies import FastMCPRequestContext
+from langgraph.graph import START, MessagesState, StateGraph
 from starlette.routing import Mount
 
 from captoken.adapters._http import routes
@@ -34,6 +36,19 @@ def included() -> Any:
 # A dataclass: its fields have no value before there is a request.
 REQUEST = type("Request", (), dict.fromkeys(FastMCPRequestContext.__dataclass_fields__))
 
+def configured() -> dict[str, Any]:
+    """The configuration of a step of a graph."""
+    seen: list[dict[str, Any]] = []
+    graph = StateGraph(MessagesState).add_node("one", lambda state, config: seen.append(config)).add_edge(START, "one").compile()
+    graph.invoke({"messages": []})
+    return seen[0]
+
+
+def has(names: dict[str, Any]) -> Any:
+    """Members of a mapping, as attributes."""
+    return type("Members", (), names)
+
+
 # By the name: what has it, and what goes wrong without.
 NAMES: dict[str, tuple[Callable[[], Any], str, str]] = {
     "fastapi: dependant": (route, "dependant", "every route requires nothing: no application starts"),
@@ -50,6 +65,19 @@ NAMES: dict[str, tuple[Callable[[], Any], str, str]] = {
     "starlette: Router.default": (APIRouter, "default", "a default of an owner's is not seen"),
     "fastmcp: _srctx": (lambda: REQUEST, "_srctx", "nothing is answered: the SDK's own request below it is not found"),
     "fastmcp: _mcp_server": (lambda: FastMCP("x"), "_mcp_server", "answers stay in caches for everybody"),
+    "langgraph: langgraph_path": (
+        lambda: has(configured()["metadata"]), "langgraph_path", "no call of `create_agent` waits for a consent: the guard says so",
+    ),
+    "langgraph: __pregel_scratchpad": (
+        lambda: has(configured()["configurable"]), "__pregel_scratchpad", "a no is not heard by a call that has a consent",
+    ),
+    "langgraph: resume": (lambda: configured()["configurable"]["__pregel_scratchpad"], "resume", "every graph with pause=True raises"),
+    "langgraph: get_null_resume": (
+        lambda: configured()["configurable"]["__pregel_scratchpad"], "get_null_resume", "every graph with pause=True raises",
+    ),
+    "openai-agents: _agent_instance": (
+        lambda: has(vars(function_tool(lambda: None, name_override="x"))), "_agent_instance", "no agent with tools is guarded: it raises",
+    ),
     # The library in its wheel, which is asked without the package around it.
     "postgast: pg_query_parse": (lambda: grammar._LIBRARY, "pg_query_parse", "no statement is read"),
     "postgast: pg_query_scan": (lambda: grammar._LIBRARY, "pg_query_scan", "no long statement is read"),
