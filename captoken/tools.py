@@ -147,6 +147,18 @@ def _read(given: Any, what: str) -> dict[str, Any]:
     return {} if given is None else frozen_copy(given, what)
 
 
+class Unpriced(ValueError):  # noqa: N818, the name reads as what it is
+    """A call whose cost is no amount: none of them is allowed. `access` is the call, at no cost.
+
+    The links are asked about it as well: they know which argument is wrong.
+    """
+
+    def __init__(self, why: str, access: Access) -> None:
+        """Keep why, and the call."""
+        super().__init__(why)
+        self.access = access
+
+
 def access_or_refusal(tool: Any, arguments: Any, why: str) -> Access | tuple[str, str]:
     """The Access of a tool call; or the code and the text of its denial.
 
@@ -178,18 +190,21 @@ def stated_of(
 ) -> Stated:
     """What the server's own functions state about a tool call. Their exceptions pass through.
 
-    Each function gets a copy of the arguments, so it cannot change what is decided on.
+    Each function gets a copy of the arguments, so it cannot change what is decided on. Raises
+    Unpriced for an amount that is none.
     """
-
     tool = access.tool or ""
 
     def arguments() -> dict[str, Any]:
         return copy.deepcopy(dict(access.arguments or {}))
 
-    return Stated(
-        attributes={} if attributes is None else attributes(tool, arguments()),
-        cost=cost_of(cost, tool, arguments()) if callable(cost) else cost_of(cost),
-    )
+    known = {} if attributes is None else attributes(tool, arguments())
+    try:
+        amounts = cost_of(cost, tool, arguments()) if callable(cost) else cost_of(cost)
+    except NoCost as error:
+        free = Access(tool=tool, arguments=access.arguments, attributes=known, cost=error.free)
+        raise Unpriced(str(error), free) from None
+    return Stated(attributes=known, cost=amounts)
 
 
 def agent_name(name: object) -> str:
@@ -485,7 +500,7 @@ class ToolGuard:
         tool: str,
         arguments: Mapping[str, Any],
         mine: Held | Grant | None,
-    ) -> Access | tuple[str, str]:
+    ) -> Access | tuple[str, str] | tuple[str, str, Access]:
         """What is decided on, with what the server says of it; or why no token can permit it.
 
         `mine` is what it will be decided by: here, that changes nothing.
@@ -498,8 +513,8 @@ class ToolGuard:
             return plain
         try:
             stated = stated_of(plain, self._cost, self._attributes)
-        except NoCost as error:
-            return "argument", str(error)
+        except Unpriced as error:
+            return "argument", str(error), error.access
         access = access_to(tool, plain.arguments, **stated)
         if access is not None:
             return access
@@ -684,7 +699,7 @@ class _FunctionGuard(ToolGuard):
         tool: str,
         arguments: Mapping[str, Any],
         mine: Held | Grant | None,
-    ) -> Access | tuple[str, str]:
+    ) -> Access | tuple[str, str] | tuple[str, str, Access]:
         """As of any guard, without the arguments that are None by default, and None.
 
         With null in their place, where a token asks for one: the function is called with None, and

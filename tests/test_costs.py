@@ -45,9 +45,10 @@ def test_a_function_is_asked_each_time_with_the_place() -> None:
 
 
 def test_an_amount_that_a_call_made_wrong_is_told_apart_from_a_mistake_of_the_program() -> None:
-    with pytest.raises(NoCost):
-        cost_of(lambda: {"cents": -5})
-    for wrong in (None, [("cents", 5)], 5):
+    with pytest.raises(NoCost) as unpriced:
+        cost_of(lambda: {"cents": -5, "rows": 3})
+    assert unpriced.value.free == {"cents": 0, "rows": 0}  # in these units the rest of the call can be judged
+    for wrong in (None, [("cents", 5)], 5, {"": -5}):
         with pytest.raises((TypeError, ValueError)) as caught:
             cost_of(lambda given=wrong: given)
         assert not isinstance(caught.value, NoCost)

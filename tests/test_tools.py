@@ -704,6 +704,24 @@ def test_arguments_that_make_no_cost_are_denied_and_charged_nothing(cents):
         assert pay(7) == 7
 
 
+@pytest.mark.parametrize("cents", [-5, "5"])
+def test_of_a_call_whose_cost_is_no_amount_the_link_is_told_that_refuses_the_argument(cents):
+    """Else nobody knows which argument is wrong. Where no link refuses, the denial still names the call."""
+    trail = []
+
+    @guarded_tool(verifier(ledger=MemoryLedger(shared=True, floor=0), audit=AuditTrail(trail.append)), cost=lambda tool, given: {"cents": given["cents"]})
+    def pay(cents):
+        return cents
+
+    for rule, named in (({"min": 1}, "pay.cents"), ({"any": True}, "cost in cents")):
+        with current.use(mint(tools={"pay": {"cents": rule}}, budget={"cents": 7})), pytest.raises(Denied) as caught:
+            pay(cents)
+        decision = caught.value.decision
+        assert decision.line().startswith(f"denied argument{' ' if named == 'pay.cents' else ': '}{named}")
+        assert decision.access.tool == "pay" and decision.access.arguments == {"cents": cents}
+    assert len(trail) == 4  # each token is described, and each denial recorded
+
+
 @pytest.mark.parametrize(("make", "face"), [(verifier, Grant), (asynchronous, AsyncGrant)])
 def test_a_guarded_coroutine_function_is_decided_on_when_it_is_awaited(make, face):
     @guarded_tool(make(ledger=MemoryLedger(shared=True, floor=0)))

@@ -25,8 +25,14 @@ Cost: TypeAlias = Mapping[str, int] | Callable[..., Mapping[str, int]]
 class NoCost(ValueError):  # noqa: N818, the name reads as what it is
     """An amount that a function gave is none. Of a call of a tool, its arguments made it so.
 
-    A model that asks for -5 cents is denied, and the program goes on.
+    A model that asks for -5 cents is denied, and the program goes on. `free` is the cost in the
+    same units, all 0: with it, the rest of the call can be judged.
     """
+
+    def __init__(self, why: str, free: Mapping[str, int]) -> None:
+        """Keep why it is none, and the units."""
+        super().__init__(why)
+        self.free = free
 
 
 def read_cost(given: Cost | None) -> Cost | None:
@@ -42,8 +48,8 @@ def read_cost(given: Cost | None) -> Cost | None:
 def cost_of(cost: Cost | None, *place: Any) -> dict[str, int]:
     """What this one costs, of what `read_cost` gave. `place` is what a function is called with.
 
-    Raises NoCost for an amount that is none, TypeError for what is no mapping, and what the
-    function raises.
+    Raises NoCost for an amount that is none, TypeError or ValueError for what is no mapping of
+    units, and what the function raises.
     """
     if cost is None:
         return {}
@@ -52,8 +58,8 @@ def cost_of(cost: Cost | None, *place: Any) -> dict[str, int]:
         return amounts(given, "cost")
     except (TypeError, ValueError) as error:
         if not isinstance(given, Mapping):
-            raise  # a mistake of whoever wrote the function
-        raise NoCost(str(error)) from None
+            raise  # a mistake of whoever wrote the function, as units that have no name
+        raise NoCost(str(error), amounts(dict.fromkeys(given, 0), "cost")) from None
 
 
 def with_cost(access: Access, cost: Mapping[str, int]) -> Access:

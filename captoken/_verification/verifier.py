@@ -462,11 +462,13 @@ class _Face(Sealed):
         face: Verifier,
         token: str | Sendable,
         refusals: Refusals,
+        access: Access | None,
         request: bytes | None,
     ) -> Answer:
         """Deny on behalf of the adapter (24.21).
 
-        If something is wrong with the token itself, that is the answer instead.
+        If something is wrong with the token itself, that is the answer instead; and so is what its
+        links say about the access, where there is one.
         """
         parts = self._parts
         found = authenticate(_sent(token), parts.keys, parts.vocabulary, parts.memory)
@@ -474,19 +476,20 @@ class _Face(Sealed):
         if isinstance(found, Broken):
             early = denied_early(found, read_clock(parts.clock), None, None, dry=False)
             return self._record_denial(early)
-        return self._deny_genuine(face, found, refusals, request)
+        return self._deny_genuine(face, found, refusals, access, request)
 
     def _deny_genuine(
         self,
         face: Verifier,
         found: AuthenticatedToken,
         refusals: Refusals,
+        access: Access | None,
         request: bytes | None,
     ) -> Steps[Decision]:
         """The same, after steps 1 to 6 have passed: runs steps 7 to 10 without stores."""
         facts = yield from self._later_facts()
         grant = Grant(found, face, facts.now)
-        asked = Question(None, None, grant, facts.now, sent=True, request=request)
+        asked = Question(access, None, grant, facts.now, sent=True, request=request)
         decision = judge(found, facts, asked)
         if decision:
             decision = denial(found, facts, asked, refusals)
@@ -930,17 +933,20 @@ class Verifier(_Face):
         token: str | Sendable,
         code: str,
         why: str,
+        access: Access | None = None,
         *,
         request: bytes | None = None,
     ) -> Decision:
         """Record and return a denial of the adapter's own, for a request that no token can allow.
 
-        If something is wrong with the token itself, that is the answer. Asks no store but the trail
-        (24.21). Raises ValueError if `code` is none of the spec's. If you have a grant already, use
-        `Grant.deny`.
+        If something is wrong with the token itself, that is the answer; and so is what its links
+        say about `access`, if you give one. Asks no store but the trail (24.21). Raises ValueError
+        if `code` is none of the spec's. If you have a grant already, use `Grant.deny`.
         """
         refusals = own_denial(code, why)
-        return answered(self._deny(self, token, refusals, request))
+        if access is not None:
+            stated(access, None)
+        return answered(self._deny(self, token, refusals, access, request))
 
     def owes_proof(self, text: str) -> bool:
         """Return whether only the proof is missing: everything else about the text is valid here.
@@ -1135,17 +1141,20 @@ class AsyncVerifier(_Face):
         token: str | Sendable,
         code: str,
         why: str,
+        access: Access | None = None,
         *,
         request: bytes | None = None,
     ) -> Pending[Decision]:
         """Record and return a denial of the adapter's own, for a request that no token can allow.
 
-        If something is wrong with the token itself, that is the answer. Asks no store but the trail
-        (24.21). Raises ValueError if `code` is none of the spec's. If you have a grant already, use
-        `Grant.deny`.
+        If something is wrong with the token itself, that is the answer; and so is what its links
+        say about `access`, if you give one. Asks no store but the trail (24.21). Raises ValueError
+        if `code` is none of the spec's. If you have a grant already, use `Grant.deny`.
         """
         refusals = own_denial(code, why)
-        return Pending(self._run(self._deny(self.blocking, token, refusals, request)))
+        if access is not None:
+            stated(access, None)
+        return Pending(self._run(self._deny(self.blocking, token, refusals, access, request)))
 
     def owes_proof(self, text: str) -> Pending[bool]:
         """Return whether only the proof is missing: everything else about the text is valid here.

@@ -450,6 +450,18 @@ def test_a_call_is_charged_what_it_costs_and_refused_when_that_is_not_left() -> 
     assert asked(server, body) == ["ran", "told", "told", "told", "ran"] and len(ran.calls) == 2
 
 
+def test_of_a_call_whose_cost_is_no_amount_the_argument_is_named_that_a_link_refuses() -> None:
+    server = served(
+        Ran(),
+        verifier=verifier(ledger=MemoryLedger(clock=fixtures.clock(), floor=0)),
+        cost=lambda tool, arguments: {"cents": arguments["cents"]},
+    )
+    for rule, named in (({"min": 1}, True), ({"any": True}, False)):
+        token = mint(tools={"pay": {"cents": rule}}, budget={"cents": 10}, audience=AUDIENCE)
+        end, said = asked(server, lambda client, token=token: outcome(client.call_tool("pay", {"cents": -1}, meta=sent(token))))
+        assert end == "told" and said.startswith("Not permitted: argument `cents` of `pay`") is named
+
+
 def test_a_cost_that_is_always_the_same_is_a_mapping() -> None:
     token = mint(tools={"pay": {}}, budget={"cents": 10}, audience=AUDIENCE)
     for cost, ends in ((None, ["told"]), ({"cents": 0}, ["ran"] * 3), ({"cents": 6}, ["ran", "told"])):

@@ -12,13 +12,13 @@ with extra("mcp"):
 
 from captoken._language.access import Access
 from captoken._language.bounds import TOO_LARGE, is_bounded
-from captoken._language.costs import NoCost, read_cost
+from captoken._language.costs import read_cost
 from captoken._verification.decision import Decision
 from captoken._verification.verifier import AnyVerifier
 from captoken.adapters import _asking
 from captoken.adapters._mcp.messages import facts
 from captoken.current import AnyGrant
-from captoken.tools import Attributes, Cost, access_to, refusal_of_call, stated_of
+from captoken.tools import Attributes, Cost, Unpriced, access_to, refusal_of_call, stated_of
 
 # Why the guard refuses by itself; for the trail, not for whoever asked.
 _NO_CALL = "this is not a call that a token can permit: its name, or what comes with it"
@@ -37,6 +37,15 @@ async def _in_thread(question: Callable[[Any], Any], face: Any) -> Any:
 async def denied_by(grant: AnyGrant, code: str, why: str) -> Decision:
     """A denial by the guard itself, on record."""
     denied: Decision = await answer_of(grant, lambda face: face.deny(code, why))
+    return denied
+
+
+async def _denied_unpriced(grant: AnyGrant, unpriced: Unpriced) -> Decision:
+    """The denial of a call whose cost is no amount: a link's, which names what is wrong, if any."""
+    access = unpriced.access
+    looked: Decision = await answer_of(grant, lambda face: face.recheck((access,)))
+    why = ("argument", str(unpriced), access) if looked else (looked,)
+    denied: Decision = await answer_of(grant, lambda face: face.deny(*why))
     return denied
 
 
@@ -76,7 +85,7 @@ class Stated:
     def access(self, plain: Access) -> Access:
         """The access with what the server knows of it.
 
-        What its `cost` and `attributes` raise passes through. Raises NoCost.
+        What its `cost` and `attributes` raise passes through. Raises Unpriced.
         """
         if self._cost is None and self._attributes is None:
             return plain
@@ -87,8 +96,8 @@ class Stated:
         """What a grant says of a call, with what the server knows of it."""
         try:
             access = self.access(plain)
-        except NoCost as error:
-            return await denied_by(grant, "argument", str(error))
+        except Unpriced as unpriced:
+            return await _denied_unpriced(grant, unpriced)
         if not is_bounded(access):
             return await denied_by(grant, *TOO_LARGE)
         decision: Decision = await answer_of(grant, lambda face: face.check(access))
