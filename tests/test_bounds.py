@@ -156,7 +156,7 @@ def test_whoever_asks_a_verifier_about_a_stranger_s_access_has_bounded_it() -> N
 
 def test_whoever_reads_a_body_has_its_bound_from_the_one_place() -> None:
     bodies = [(name, ast.unparse(call.args[1]), imports_bounds(tree)) for name, tree in doors() for call in calls(tree) if ast.unparse(call.func) == "Body"]
-    assert len(bodies) == 8
+    assert len(bodies) == 9
     # The gateway hands its own bound to the door for MCP.
     handed = ("adapters/_gateway/mcp_door.py", "self._max_body", False)
     assert [body for body in bodies if (body != handed and not body[2]) or not re.fullmatch(r"self\._max_body|most|[A-Z]+_BYTES", body[1])] == []

@@ -72,6 +72,7 @@ from captoken.adapters.asgi import PLACE, CaptokenMiddleware, granted_to
 from captoken.stores.ports import Once
 
 if TYPE_CHECKING:
+    from captoken.adapters._gateway.authzen import Point
     from captoken.adapters._gateway.mcp_door import McpDoor
 
 __all__ = ["Gateway", "configured", "opened"]
@@ -113,7 +114,7 @@ def opened(path: str, *, create: bool = False) -> Generator[Gateway]:
     """
     found = configured(path)
     with stores(found, create=create) as parts:
-        verifiers = {name: parts.verifier(name) for name in found.file.service}
+        verifiers = {name: parts.verifier(name) for name in found.file.audiences}
         yield Gateway(found, verifiers, closing=parts.aclose, kept=parts.kept)
 
 
@@ -136,7 +137,7 @@ class Gateway:
         self._closing = closing
         self._kept = kept
         stated = found.file.gateway
-        self._doors: dict[str, _Door | McpDoor] = {
+        self._doors: dict[str, _Door | McpDoor | Point] = {
             name: _Door(
                 service,
                 verifiers[name],
@@ -154,6 +155,16 @@ class Gateway:
                 self._doors[name] = McpDoor(
                     each, verifiers[name], timeout=stated.timeout, max_body=stated.max_body
                 )
+        # The addresses of doors that do not begin with their name.
+        self._places: dict[bytes, Point] = {}
+        if found.authzen:
+            from captoken.adapters._gateway.authzen import Point
+
+            for name, audience in found.authzen.items():
+                point = Point(
+                    audience, verifiers[name], origin=found.origin, max_body=stated.max_body
+                )
+                self._doors[name] = self._places[point.place_of_metadata] = point
         # For proxies that ask whether a request may pass, if they are known by a secret.
         self._forward = None
         if found.file.proxy.secret is not None:
@@ -186,7 +197,7 @@ class Gateway:
                 )
             return
         name, slash, _ = raw.removeprefix(b"/").partition(b"/")
-        door = self._doors.get(name.decode("latin-1"))
+        door = self._places.get(raw) or self._doors.get(name.decode("latin-1"))
         if not slash or door is None or not is_path(raw, scope["query_string"]):
             is_head = scope["method"] == "HEAD"
             response = _problem(404, "There is no service of this name here.")

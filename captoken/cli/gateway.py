@@ -108,8 +108,8 @@ def run(
 
         def announce() -> None:
             if as_json:
-                say_json({"services": list(found.file.service), "address": at}, indent=None)
-            tell(f"{', '.join(found.file.service)}: served at {at}: Ctrl-C ends that")
+                say_json({"services": found.file.audiences, "address": at}, indent=None)
+            tell(f"{', '.join(found.file.audiences)}: served at {at}: Ctrl-C ends that")
 
         config = uvicorn.Config(
             application,
@@ -203,7 +203,12 @@ def check(path: str, envoy: str | None, as_json: bool) -> int:
         for name, each in found.services.items()
     }
     services |= {name: {"mcp": each.url or list(each.command)} for name, each in found.mcp.items()}
+    services |= {name: {"authzen": f"{found.origin}/{name}"} for name in found.authzen}
     lines = [f"{name}: MCP, {_reached(each)}" for name, each in found.mcp.items()]
+    for name in found.authzen:
+        lines.append(f"{name}: AuthZEN, {found.origin}/{name}/access/v1/evaluation")
+        if not found.origin.startswith("https://"):
+            lines.append("  no metadata: they need an origin of https")
     for name, each in found.services.items():
         lines.append(
             f"{name}: {each.url}, {words.counted(len(each.table.operations), 'operation')}"

@@ -54,8 +54,8 @@ async def _process(found: Configuration, create: bool, as_json: bool) -> int:
     from captoken.adapters._gateway.opening import stores
     from captoken.adapters.gateway import Gateway
 
-    # MCP servers are reached by the gateway itself: `captoken gateway run`.
-    found = found._replace(mcp={})
+    # MCP servers and AuthZEN are of the gateway itself: `captoken gateway run`.
+    found = found._replace(mcp={}, authzen={})
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

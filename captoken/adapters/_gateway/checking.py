@@ -62,6 +62,10 @@ def unready(found: Configuration) -> dict[str, str]:
                 # A refresh token has more lines: whether it is one, its server says.
                 load = read_private if place == "refresh" else read_key
                 see(f"service.{name}.credential.{place}", load, path)
+    for name, audience in found.file.authzen.items():
+        kind, _, path = audience.secret.partition(":")
+        if kind == "file":
+            see(f"authzen.{name}.secret", read_key, path)
     return problems
 
 

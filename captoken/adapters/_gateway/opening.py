@@ -46,6 +46,7 @@ from captoken.adapters._gateway.reading import HeaderRules, Reading
 from captoken.adapters._gateway.shapes import KINDS, NOTHING, Members, Scalar, Shape, shape_of
 from captoken.adapters._gateway.stated import (
     File,
+    StatedAudience,
     StatedCredential,
     StatedGateway,
     StatedOperation,
@@ -123,6 +124,16 @@ class McpService(NamedTuple):
     env: dict[str, str]
 
 
+class Audience(NamedTuple):
+    """Servers of others that ask by AuthZEN: checked, and how they are known."""
+
+    name: str
+    source: Source
+
+    # What actions cost, by `TYPE.ACTION`.
+    prices: dict[str, dict[str, Price]]
+
+
 class Configuration(NamedTuple):
     """A file that was checked: its services, and itself."""
 
@@ -130,6 +141,7 @@ class Configuration(NamedTuple):
     folder: Path
     services: dict[str, Service]
     mcp: dict[str, McpService]
+    authzen: dict[str, Audience]
 
     @property
     def origin(self) -> str:
@@ -150,7 +162,12 @@ def configured(path: str) -> Configuration:
                 mcp[name] = _mcp_service(name, stated, folder)
             else:
                 services[name] = _service(name, stated, folder)
-        found = Configuration(file, folder, services, mcp)
+        authzen = {name: _audience(name, each, folder) for name, each in file.authzen.items()}
+        if not file.audiences:
+            raise ValueError("write at least one [service.NAME], or [authzen.NAME]")
+        if both := file.service.keys() & file.authzen.keys():
+            raise ValueError(f"authzen.{min(both)}: a service has this name")
+        found = Configuration(file, folder, services, mcp, authzen)
         _check_gateway(file.gateway)
         _check_proxy(file.proxy)
     return found
@@ -185,8 +202,7 @@ def _check_proxy(stated: StatedProxy) -> None:
         raise ValueError("proxy.certificate, key and ca go together, beside proxy.listen")
     if stated.secret is not None:
         with _at("proxy.secret"):
-            if not stated.secret.startswith(("file:", "env:")):
-                raise ValueError("a secret is file:PATH or env:NAME, and never the secret itself")
+            _check_secret(stated.secret)
     if stated.listen is None:
         return
     host, _, port = stated.listen.rpartition(":")
@@ -197,6 +213,11 @@ def _check_proxy(stated: StatedProxy) -> None:
             "proxy.listen is an address that others reach, too: write secret, by which the proxy "
             "is known, or certificate, key and ca"
         )
+
+
+def _check_secret(stated: str) -> None:
+    if not stated.startswith(("file:", "env:")):
+        raise ValueError("a secret is file:PATH or env:NAME, and never the secret itself")
 
 
 # Numbers of the table, and the least that each can be.
@@ -215,8 +236,8 @@ def _at(place: str) -> Generator[None]:
         raise ValueError(f"{place}: {error}") from None
 
 
-def _check_name(name: str) -> None:
-    with _at(f"service.{name}"):
+def _check_name(name: str, table: str = "service") -> None:
+    with _at(f"{table}.{name}"):
         names.segmented(name, "a service")
         names.name(name, "a service")
         if not name.replace("-", "").isalnum() or name != name.lower() or not name[0].isalpha():
@@ -277,6 +298,19 @@ def _mcp_service(name: str, stated: StatedService, folder: Path) -> McpService:
         name, url, command, source, writer, variable, ca, prices, stated.asks, stated.free,
         stated.env,
     )  # fmt: skip
+
+
+def _audience(name: str, stated: StatedAudience, folder: Path) -> Audience:
+    """Servers that ask by AuthZEN."""
+    _check_name(name, "authzen")
+    prices = {}
+    with _at(f"authzen.{name}.secret"):
+        _check_secret(stated.secret)
+        source = source_of(stated.secret, 60, folder)
+    for action, one in stated.tools.items():
+        with _at(f'authzen.{name}.tools."{action}"'):
+            prices[action] = _cost(one)
+    return Audience(name, source, prices)
 
 
 def _variable(place: str) -> str:
@@ -634,7 +668,7 @@ def _tell_of_others(found: Configuration, audience: str | None) -> None:
 
 def unserved(found: Configuration, audience: str | None) -> list[str]:
     """The services whose tokens keys for that audience do not verify."""
-    return [] if audience is None else sorted(found.file.service.keys() - {audience})
+    return [] if audience is None else sorted({*found.file.audiences} - {audience})
 
 
 # Kinds of stores that are no files of this machine.

@@ -242,7 +242,7 @@ class Reading:
     ) -> tuple[bytes, bytes]:
         """Return the body and content type to send on, and put the body's arguments into `facts`.
         """
-        kind = _content_type(headers)
+        kind = content_type(headers)
         if not body and (kind == "" or kind not in operation.body):
             return b"", b""
         if kind in operation.opaque:
@@ -292,7 +292,7 @@ def check_framing(headers: list[Header], coding: bytes = b"identity") -> None:
             raise RequestError(415, "Send the body without a content coding.")
 
 
-def _content_type(headers: list[Header]) -> str:
+def content_type(headers: list[Header]) -> str:
     """The one content type, without what stands behind it; empty where there is none."""
     stated = values_of(headers, b"content-type")
     if not stated:

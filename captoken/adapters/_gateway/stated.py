@@ -149,6 +149,16 @@ class StatedTool(_Stated, frozen=True):
     cost: dict[str, int | str | StatedPrice] = {}
 
 
+class StatedAudience(_Stated, frozen=True):
+    """Servers of others, which ask by AuthZEN: how they are known, and what an action costs."""
+
+    # A secret that whoever asks sends as a bearer token: `file:PATH` or `env:NAME`.
+    secret: str
+
+    # By type and name of the action, as `record.refund`: the cost of one.
+    tools: dict[str, StatedTool] = {}
+
+
 class StatedService(_Stated, frozen=True):
     """A service that is not ours, its key, and what may be asked of it."""
 
@@ -209,8 +219,14 @@ class File(_Stated, frozen=True):
 
     version: Literal[1]
     gateway: StatedGateway
-    service: dict[str, StatedService]
+    service: dict[str, StatedService] = {}
     proxy: StatedProxy = StatedProxy()
+    authzen: dict[str, StatedAudience] = {}
+
+    @property
+    def audiences(self) -> list[str]:
+        """Each name that tokens are presented for: of services, and of servers that ask."""
+        return [*self.service, *self.authzen]
 
 
 def read(path: str) -> File:

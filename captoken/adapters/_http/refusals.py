@@ -115,7 +115,7 @@ class Refusals:
         The decision is for the operator: it says which caveat prohibits what, and so what the token
         permits.
         """
-        told = _client_fields(denied.decision, denied.public)
+        told = client_fields(denied.decision, denied.public)
         if denied.decision.id:
             told["decision"] = denied.decision.id
         return self._refusal(_STATUS[denied.kind], _ERRORS[denied.kind], denied.public, told)
@@ -165,7 +165,7 @@ def metadata_of(resource: str, fields: Mapping[str, Any]) -> Response:
     return json_response(200, stated)
 
 
-def _client_fields(decision: Decision, public: str) -> dict[str, Any]:
+def client_fields(decision: Decision, public: str) -> dict[str, Any]:
     """What a client, and its model, are told beside the public sentence.
 
     For what one sentence hides, it is the same for all of that.
