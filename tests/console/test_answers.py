@@ -28,6 +28,24 @@ def test_agents_and_tasks_are_counted_and_in_order(world: World, browser: Browse
     assert [one["task"] for one in oldest["agents"]] == ["q3", "q3/eu", "q30"]
 
 
+def test_an_answer_says_when_it_was_and_what_it_was_made_of(world: World, browser: Browser) -> None:
+    """Each value with the word that asks for it alone; of one value nothing is told."""
+    told(world)
+    found = browser.get("/api/query?q=task:q3*").json
+    series = found["series"]
+    assert (sum(series["allowed"]), sum(series["denied"])) == (18, 10)
+    values = {one["key"]: one for one in found["values"]}
+    assert set(values) == {"table", "code", "agent", "task"}  # of one subject, server or tool nothing is told
+    first = values["table"]["most"][0]
+    assert (first["value"], first["word"], first["allowed"], first["denied"]) == ("payroll", "table:payroll", 0, 9)
+    for one in values["agent"]["most"] + values["table"]["most"]:
+        own = browser.get(f"/api/query?q=task:q3*%20{one['word']}").json
+        assert (own["allowed"], own["denied"]) == (one["allowed"], one["denied"])
+    rows = browser.get("/api/query?q=task:q3*&only=rows").json
+    assert set(rows) == {"trouble", "rows", "next"} and rows["rows"] == found["rows"]
+    assert browser.get("/api/query?q=table:nothing").json["series"] is None
+
+
 def test_rights_that_nobody_below_used_either_are_told(world: World) -> None:
     told(world)
     found = query_view(world.index, None, lambda *_: None, world.now, "agent:orchestrator", sort="unused")

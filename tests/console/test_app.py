@@ -226,6 +226,7 @@ def test_what_is_seen(world: World, browser: Browser) -> None:
     agent = browser.get(f"/api/agent?id={below['id']}").json
     assert [one["holder"] for one in agent["chain"]] == ["orchestrator", "sales-agent"]
     assert agent["chain"][1]["took"] == ["only on sales"]
+    assert [hop["lost"] for hop in agent["chain"]] == [[], ["tables market.*"]]
     assert agent["reach"]["agents"] == [{"id": below["id"], "agent": "sales-agent", "state": "live"}]
     refused, allowed = agent["decisions"]["rows"]
     assert (refused["code"], refused["added_by"]) == ("table", "the issuer") and allowed["allowed"]

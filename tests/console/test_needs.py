@@ -132,7 +132,9 @@ def test_a_budget_that_runs_out_is_told_once(world: World, browser: Browser) -> 
     assert told(browser) == []
     world.ask(below)
     world.ask(root)
-    assert sentence(browser) == "orchestrator has 10 % left of a budget"
+    assert sentence(browser) == "orchestrator in q3 has 1 of 10 uses left"
+    (one,) = browser.get("/api/needs").json["needs"]
+    assert one["more"] == "All below it share these."
     world.ask(root)
     assert told(browser) == [("budget", True)]
 

@@ -56,6 +56,24 @@ def counts(world: World, text: str, at: int | None = None) -> tuple[int, int]:
         ("operation:update", (0, 0)),
         ("SALES-", (9, 9)),
         ("payroll q30", (0, 3)),
+        ("-table:sales", (12, 11)),
+        ("-table:sales -table:payroll", (12, 2)),
+        ("-code:table", (18, 2)),
+        ("-agent:orchestrator", (9, 10)),
+        ("-agent:orchestrator -agent:sales*", (0, 1)),
+        ("-task:q3", (6, 5)),
+        ("table:payroll -task:q3", (0, 3)),
+        ("-subject:user:jane", (0, 1)),
+        ("-refused", (18, 0)),
+        ("-allowed table:payroll", (0, 9)),
+        ("refused -refused", (18, 11)),
+        ("-payroll q30", (6, 1)),
+        ("-sales", (6, 2)),
+        ("server:trail", (18, 11)),
+        ("server:tr* refused", (0, 11)),
+        ("server:mail", (0, 0)),
+        ("-server:mail", (18, 11)),
+        ("-server:trail", (0, 0)),
         ('table:"sales"', (6, 0)),
         ('table:"sales*"', (0, 0)),
         ("table:%", (0, 0)),
@@ -101,7 +119,7 @@ def test_pages_follow_on_each_other(world: World) -> None:
     assert found == whole and len(whole) == 29
 
 
-@pytest.mark.parametrize("text", ["colour:red", 'table:"sales', 'table:"\\x"', "since:soon", "x" * 2001, "a " * 31, 'a"b'])
+@pytest.mark.parametrize("text", ["colour:red", "-since:10m", "-below:x", 'table:"sales', 'table:"\\x"', "since:soon", "x" * 2001, "a " * 31, 'a"b'])
 def test_what_cannot_be_read_is_told(text: str) -> None:
     with pytest.raises(Unclear) as raised:
         parse(text, NOW)
@@ -118,11 +136,33 @@ def test_words_are_completed_by_what_the_trails_have(world: World) -> None:
     assert completed("table:s") == ["table:sales"]
     assert completed("agent:SAL") == ["agent:sales-agent"]
     assert completed("since:1") == ["since:10m", "since:1h", "since:1d"]
-    assert "refused" in completed("") and "table:" in completed("")
+    assert "refused" in completed("") and completed("")[-1] == "until:"
+    assert completed("-agent:sal") == ["-agent:sales-agent"] and completed("-since:") == [] and "-table:" in completed("-")
+    assert completed("agent:agent") == ["agent:sales-agent"] and completed("server:") == ["server:trail"]
     assert completed("sal") == ["table:sales", "agent:sales-agent"]
     assert completed("colour:") == []
     (word,) = completed("table:odd")
     assert word.isascii() and counts(world, word) == (1, 0)
+
+
+def test_when_it_was_has_bars_that_add_up(world: World) -> None:
+    """Of seconds or minutes where there are few records, of hours where there are many, over the span that was asked for."""
+    told(world)
+    for text in ("", "refused", "table:sales since:2h", "since:3000s", "table:payroll until:2025-11-25T09:30"):
+        query = parse(text, world.now)
+        bars = queries.series(world.index, query, world.now)
+        assert bars is not None and len(bars["allowed"]) == len(bars["denied"]) <= 60
+        assert (sum(bars["allowed"]), sum(bars["denied"])) == counts(world, text)
+        calls = queries.found_calls(world.index, query, None, 100)
+        assert bars["from"] <= calls[-1].moment // 1000 and calls[0].moment // 1000 < bars["from"] + bars["step"] * len(bars["allowed"])
+    assert queries.series(world.index, parse("table:nothing", world.now), world.now) is None
+
+
+def test_what_it_was_is_counted_by_value(world: World) -> None:
+    told(world)
+    found = queries.of_kinds(world.index, parse("task:q3*", world.now))
+    assert found["table"] == {"sales": (6, 0), "market.eu": (6, 0), "hr": (6, 0), "payroll": (0, 9)}
+    assert found["server"] == {"trail": (18, 10)} and found["tool"] == {"pay": (0, 1)}
 
 
 def test_a_million_records_would_be_answered_for_at_once(tmp_path: Any) -> None:
@@ -134,4 +174,6 @@ def test_a_million_records_would_be_answered_for_at_once(tmp_path: Any) -> None:
     for text in ("", "table:hr", "agent:hr-agent-7 table:payroll refused", "since:90m", "sales refused"):
         query = parse(text, many.END)
         assert queries.tallied(index, query) and queries.found_calls(index, query, None, 100)
+        bars = queries.series(index, query, many.END)
+        assert bars is not None and sum(bars["denied"]) == sum(one.denied for one in queries.tallied(index, query))
     assert monotonic() - began < 3

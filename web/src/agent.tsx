@@ -156,18 +156,24 @@ export function Agent(props: {
             )}{" "}
             <Basis basis={hop.basis} />
             {hop.took.length === 0 ? (
-              <div class="muted">took nothing away</div>
+              <div class="muted">nothing was taken away</div>
             ) : (
               <ul
-                class={place === 0 ? "may" : "took"}
-                aria-label={
-                  place === 0
-                    ? "What it was issued with"
-                    : `What was taken away on the way to ${hop.holder}`
-                }
+                class="may"
+                aria-label={place === 0 ? "What it was issued with" : `What was left to ${hop.holder}`}
               >
                 {hop.took.map((line) => (
                   <li key={line}>{line}</li>
+                ))}
+              </ul>
+            )}
+            {hop.lost.length > 0 && (
+              <ul class="took" aria-label={`What was taken away on the way to ${hop.holder}`}>
+                {hop.lost.map((line) => (
+                  <li key={line}>
+                    <span class="muted">no more </span>
+                    {line}
+                  </li>
                 ))}
               </ul>
             )}

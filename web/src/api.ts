@@ -143,6 +143,8 @@ export interface Row {
   added_by?: string | null;
   who: string;
   link: string | null;
+  // Of several that are the same: how many there were. The row is the last of them.
+  times?: number;
 }
 
 export interface Page {
@@ -183,7 +185,16 @@ export type Answer =
       agents: FoundAgent[];
       tasks: FoundTask[];
       counts: { agents: number; tasks: number };
+      series: Series | null;
+      values: Values[];
     });
+
+// Of one key of questions: the values that came most, each with the word that asks for it alone.
+export interface Values {
+  key: string;
+  count: number;
+  most: { value: string; word: string; allowed: number; denied: number }[];
+}
 
 export interface Reason {
   link: number | null;
@@ -220,7 +231,9 @@ export interface Hop {
   holder: string;
   basis: Basis;
   id: string;
+  // What the hand-over says in words, and the names that it took away.
   took: string[];
+  lost: string[];
 }
 
 export type Keywords = Record<string, unknown>;
@@ -378,7 +391,8 @@ export const query = (
   before: string | null,
   at: number | null,
   limit: number,
-): Promise<Answer> => get("api/query", { q, sort, before, at, limit });
+  only: "rows" | null = null,
+): Promise<Answer> => get("api/query", { q, sort, before, at, limit, only });
 
 export const complete = (word: string): Promise<{ words: string[] }> =>
   get("api/complete", { word });

@@ -52,6 +52,7 @@ export function Decision(props: {
   }
   const { row, links, reasons, consents } = view;
   const elsewhere = reasons.filter((one) => one.link === null);
+  const places = [...new Set(reasons.flatMap((one) => one.link ?? []))];
   return (
     <section class="panel decision" aria-labelledby="decision-title">
       <div class="panel-head">
@@ -85,7 +86,7 @@ export function Decision(props: {
         )}
         {!row.allowed && (
           <button type="button" onClick={() => go({ q: `code:${row.code} refused`, by: "decisions" })}>
-            All that were refused so
+            All with this code
           </button>
         )}
       </div>
@@ -116,7 +117,10 @@ export function Decision(props: {
       )}
       {view.needs !== null && (
         <>
-          <h3>The smallest grant that would have done</h3>
+          <h3>
+            The smallest grant that would have done
+            {places.length > 0 && `, in link ${places.join(" and ")}`}
+          </h3>
           <div class="copied">
             <pre tabIndex={0} aria-label="The smallest grant that would have done">
               {view.needs}
@@ -126,13 +130,13 @@ export function Decision(props: {
         </>
       )}
 
-      <h3>{row.allowed ? "By these links" : "Along these links, each asked in turn"}</h3>
+      <h3>{row.allowed ? "By these links" : "Along these links, each asked in turn"}, as they were then</h3>
       {links.length === 0 ? (
         <p class="none">The token is described in none of these trails.</p>
       ) : (
         <ol class="chain" start={0}>
           {links.map((link) => (
-            <li key={link.id} class={link.stopped.length ? "stops" : ""}>
+            <li key={link.id} class={link.stopped.length ? "is-stop" : ""}>
               <p>
                 <strong>Link {link.place}</strong>, added by <span class="name">{link.added_by}</span>
                 {link.holder !== link.added_by && (

@@ -33,7 +33,14 @@ export function ago(at: number, now: number): string {
   const passed = now - at;
   // Servers' clocks are not quite the same: a second or two in the future is now.
   if (passed < -2) return `in ${duration(-passed)}`;
-  return passed < 1 ? "now" : `${duration(passed)} ago`;
+  return passed < 1 ? "now" : `${about(passed)} ago`;
+}
+
+// As in a list, where the exact time stands beside it: in one unit, but for hours.
+function about(seconds: number): string {
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  return seconds < 36_000 ? duration(seconds) : duration(seconds - (seconds % 3600));
 }
 
 // A record or a token may say any integer. One that no calendar has stays a number.
@@ -43,6 +50,8 @@ export const exact = (at: number): string => (isDate(at) ? day.format(at * 1000)
 
 export const timeOfDay = (at: number): string =>
   isDate(at) ? clock.format(at * 1000) : String(at);
+
+export const minuteOf = (at: number): string => exact(at).slice(0, 16);
 
 // For machines; none where no calendar has it.
 export const iso = (at: number): string | undefined =>

@@ -1,4 +1,5 @@
 // Keys that do something by themselves, and the page that tells of them and of questions.
+import { Fragment } from "preact";
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Dialog } from "./parts";
@@ -50,21 +51,40 @@ export function useKeys(onHelp: () => void): void {
   }, []);
 }
 
-// How one asks.
+// How one asks: each word, and what it finds.
+const WORDS: readonly (readonly [string, string])[] = [
+  ["table:sales", "decisions on this table"],
+  ["operation:select", "select, insert, update or delete"],
+  ["tool:send_mail", "calls of this tool"],
+  ["code:argument", "what was refused for this reason"],
+  ["server:warehouse", "what this server decided, by the name of its trail"],
+  ["agent:sales-agent", "what this agent asked for"],
+  ["task:q3", "a task, and those below it: q3/eu"],
+  ["subject:user:jane", "whose tasks they are"],
+  ["token:UKd7x…", "by the id of a token"],
+  ["refused, allowed", "what came of it"],
+  ["since:10m until:2m", "when: 30s, 10m, 2h, 1d ago, or 2026-12-01T09:30 in UTC"],
+  ["-code:argument", "a minus: all but that. Before any word but since: and until:"],
+  ["sales*", "a star: whatever begins so"],
+  ['"sales*"', "in quotes, as a JSON string: that very name"],
+  ["mail", "any other word: what has it in a name"],
+];
+
 export function Words(): JSX.Element {
   return (
-    <dl class="help">
-      <dt>table: operation: tool: code:</dt>
-      <dd>what was asked for, and the code of the answer</dd>
-      <dt>agent: task: subject: token:</dt>
-      <dd>who asked; a task stands for those below it</dd>
-      <dt>refused, allowed</dt>
-      <dd>what came of it</dd>
-      <dt>since: until:</dt>
-      <dd>when: 10m, 2h, 1d ago, or 2026-12-01T09:30</dd>
-      <dt>sales*</dt>
-      <dd>whatever begins so; a word alone is looked for in all names</dd>
-    </dl>
+    <>
+      <dl class="help">
+        {WORDS.map(([word, finds]) => (
+          <Fragment key={word}>
+            <dt>{word}</dt>
+            <dd>{finds}</dd>
+          </Fragment>
+        ))}
+      </dl>
+      <p class="muted">
+        Two values of one key: either of them. Two keys: both. A token that is pasted leads to its agent.
+      </p>
+    </>
   );
 }
 
@@ -73,7 +93,7 @@ export function Help(props: { onClose: () => void }): JSX.Element {
   const close = useRef<HTMLButtonElement>(null);
   useEffect(() => close.current?.focus(), []);
   return (
-    <Dialog title="Questions and keys" onClose={props.onClose}>
+    <Dialog title="Questions and keys" wide onClose={props.onClose}>
       <h3>Questions</h3>
       <Words />
       <h3>Keys</h3>

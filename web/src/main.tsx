@@ -8,14 +8,14 @@ import { Agent } from "./agent";
 import * as api from "./api";
 import type { AgentView, Entry, Need, Now, OverlayFacts, Session, TaskView } from "./api";
 import { Decision } from "./decision";
-import { ago, count, duration, exact, plainNumber, timeOfDay, toField } from "./format";
+import { ago, count, duration, exact, plainNumber } from "./format";
 import { Paged } from "./paged";
 import { Ago, Among, Decisions, Dialog, Export, Press, StateMark } from "./parts";
 import { Plot } from "./plot";
-import { Needs } from "./needs";
+import { LastHour, Needs, together } from "./needs";
 import { Help, useKeys } from "./keys";
 import { Found, QueryBar, spelled } from "./query";
-import { serverNow, setClock, useClock, usePlace } from "./state";
+import { serverNow, setClock, toSpan, useClock, usePlace } from "./state";
 import type { ViewName } from "./state";
 import { Tasks } from "./tasks";
 import { Tree } from "./tree";
@@ -82,7 +82,7 @@ function App(): JSX.Element {
               (place.node === null ? nothing : api.agent(place.node, place.at).catch(gone)).then(
                 show(setAgent),
               ),
-              (place.view === "needs" ? api.decisions({}, null, true, null, 15) : nothing).then(
+              (place.view === "needs" ? api.decisions({}, null, true, null, 100) : nothing).then(
                 show(setRecent),
               ),
               api.needs().then(show((said) => setNeeds(said.needs))),
@@ -272,7 +272,10 @@ function App(): JSX.Element {
         ) : place.view === "needs" ? (
           <>
             <Needs needs={needs} now={now} go={go} />
-            <Empty seen={seen} recent={recent} now={now} />
+            <div class="lately">
+              <LastHour rev={seen?.rev ?? ""} now={now} go={go} />
+              <Empty seen={seen} recent={recent} now={now} />
+            </div>
           </>
         ) : place.view === "said" ? (
           <>
@@ -318,7 +321,7 @@ function App(): JSX.Element {
                   onChoose={chooseNode}
                   onSpan={(first, last) =>
                     go({
-                      q: `task:${spelled(task.task.key)} since:${toField(first)} until:${toField(last)}`,
+                      q: toSpan([`task:${spelled(task.task.key)}`], first, last),
                       by: "decisions",
                     })
                   }
@@ -538,8 +541,9 @@ function Head(props: {
           "Reading…"
         ) : (
           <>
-            <span>
-              {count(seen.trails.length, "trail")}, {count(records, "record")}
+            <span class="extent" title={seen.trails.map((one) => one.name).join(", ")}>
+              {seen.trails.length > 1 && `${count(seen.trails.length, "trail")}, `}
+              {count(records, "record")}
               {last > 0 && (
                 <>
                   , last <Ago at={last} now={now} />
@@ -547,8 +551,10 @@ function Head(props: {
               )}
             </span>
             {seen.overlay && (
-              <span class={isStale(seen.overlay, now) ? "bad" : ""}>
-                snapshot {plainNumber(seen.overlay.seq)},{" "}
+              <span
+                class={isStale(seen.overlay, now) ? "bad" : ""}
+                title={`the overlay, snapshot ${plainNumber(seen.overlay.seq)}`}
+              >
                 {seen.overlay.expires_at <= now
                   ? `expired ${ago(seen.overlay.expires_at, now)}`
                   : `signed ${ago(seen.overlay.issued_at, now)}`}
@@ -630,11 +636,7 @@ function TaskPanel(props: {
         </button>
         <Export of={{ task: task.key }} at={props.at} />
       </div>
-      <Plot
-        series={series}
-        until={timeOfDay(series.from + series.step * series.allowed.length)}
-        onSpan={props.onSpan}
-      />
+      <Plot series={series} onSpan={props.onSpan} />
       <Marks view={props.view} now={props.now} />
       <h3>Agents</h3>
       {nodes.length === 0 ? (
@@ -675,6 +677,8 @@ function Marks(props: { view: TaskView; now: number }): JSX.Element | null {
   );
 }
 
+const REFUSALS = 12; // kinds
+
 function Empty(props: { seen: Now | null; recent: api.Page | null; now: number }): JSX.Element {
   return (
     <section class="panel" aria-labelledby="empty-title">
@@ -685,10 +689,10 @@ function Empty(props: { seen: Now | null; recent: api.Page | null; now: number }
         <p class="none">Reading…</p>
       ) : (
         <Decisions
-          rows={props.recent.rows}
+          rows={together(props.recent.rows).slice(0, REFUSALS)}
           now={props.now}
           who
-          caption="What was refused last, in all tasks"
+          caption="What was refused last, in all tasks: the same by the same once"
         />
       )}
     </section>

@@ -1,8 +1,72 @@
 // What needs a person now, the gravest first: what is so, what to make of it, and where to look.
 import type { JSX } from "preact";
-import type { Need } from "./api";
+import { useEffect, useRef, useState } from "preact/hooks";
+import * as api from "./api";
+import type { Answer, Need, Row } from "./api";
+import { plainNumber } from "./format";
 import { Ago } from "./parts";
+import { Plot } from "./plot";
+import { toSpan } from "./state";
 import type { Place } from "./state";
+
+const EVERY = 5000; // milliseconds between two looks at the last hour
+
+// Rows that say the same of the same, once, where the last of them stands.
+export function together(rows: Row[]): Row[] {
+  const found = new Map<string, Row>();
+  for (const row of rows) {
+    const key = JSON.stringify([row.who, row.what, row.code, row.why, row.server]);
+    const kept = found.get(key);
+    found.set(key, { ...(kept ?? row), times: (kept?.times ?? 0) + 1 });
+  }
+  return [...found.values()];
+}
+
+// All calls of the last hour. What a drag over it chooses is asked for.
+export function LastHour(props: {
+  rev: string;
+  now: number;
+  go: (change: Partial<Place>) => void;
+}): JSX.Element | null {
+  const [found, setFound] = useState<Answer | null>(null);
+  const asked = useRef(-Infinity);
+  useEffect(() => {
+    let isOver = false;
+    const wait = Math.max(0, asked.current + EVERY - performance.now());
+    const timer = setTimeout(() => {
+      asked.current = performance.now();
+      api.query("since:1h", "refused", null, null, 1).then(
+        (said) => {
+          if (!isOver) setFound(said);
+        },
+        () => undefined,
+      );
+    }, wait);
+    return () => {
+      isOver = true;
+      clearTimeout(timer);
+    };
+  }, [props.rev, Math.floor(props.now / 60)]);
+  if (found === null || found.trouble !== null) return null;
+  return (
+    <section class="panel" aria-labelledby="hour-title">
+      <div class="panel-head">
+        <h2 id="hour-title">The last hour</h2>
+        <span class="muted">
+          {plainNumber(found.allowed)} allowed, {plainNumber(found.denied)} refused
+        </span>
+      </div>
+      {found.series === null ? (
+        <p class="none">No call.</p>
+      ) : (
+        <Plot
+          series={found.series}
+          onSpan={(first, last) => props.go({ q: toSpan([], first, last), by: "decisions" })}
+        />
+      )}
+    </section>
+  );
+}
 
 export function Needs(props: {
   needs: Need[] | null;

@@ -40,7 +40,7 @@ export function Paged(props: {
     let isOver = false;
     const asked =
       "q" in of
-        ? api.query(of.q, of.sort, cursor, props.at, LIMIT)
+        ? api.query(of.q, of.sort, cursor, props.at, LIMIT, "rows")
         : api.decisions(of, cursor, refused, props.at, LIMIT);
     asked.then(
       (found) => {

@@ -97,7 +97,7 @@ function Whence(props: { row: Row }): JSX.Element | null {
       at {server}
       {trace !== null && onTrace !== null && (
         <>
-          {", "}
+          ,{" "}
           <button
             type="button"
             class="link"
@@ -109,6 +109,18 @@ function Whence(props: { row: Row }): JSX.Element | null {
         </>
       )}
     </span>
+  );
+}
+
+// Who asked, and along whom the token came to it.
+function Who(props: { who: string }): JSX.Element {
+  const at = props.who.lastIndexOf(" > ") + 3;
+  if (at < 3) return props.who ? <>{props.who}</> : <span class="muted">not known</span>;
+  return (
+    <>
+      <span class="muted">{props.who.slice(0, at)}</span>
+      {props.who.slice(at)}
+    </>
   );
 }
 
@@ -140,9 +152,20 @@ export function Decisions(props: {
             class={row.allowed || props.brief ? "" : "refused"}
           >
             <td class="when">{row.at !== null && <Ago at={row.at} now={props.now} both />}</td>
-            {props.who && <td class="who">{row.who}</td>}
+            {props.who && (
+              <td class="who">
+                <Who who={row.who} />
+              </td>
+            )}
             <td class="what">
               {row.key === null ? row.what : <a href={hashOfDecision(row.key)}>{row.what}</a>}
+              {row.times !== undefined && row.times > 1 && (
+                <span class="times">
+                  <span aria-hidden="true">×</span>
+                  {row.times}
+                  <span class="unseen"> times</span>
+                </span>
+              )}
               <Whence row={row} />
             </td>
             {!props.brief && (

@@ -3,7 +3,7 @@ import type { JSX, TargetedPointerEvent } from "preact";
 import { useState } from "preact/hooks";
 import { memo } from "./memo";
 import type { Series } from "./api";
-import { count, duration, plainNumber, timeOfDay } from "./format";
+import { count, duration, minuteOf, plainNumber, timeOfDay } from "./format";
 
 // What one agent did lately. What it says is in the name of its row, so it is hidden from readers.
 export const Spark = memo(
@@ -40,6 +40,7 @@ function same(a: number[], b: number[]): boolean {
 }
 
 const HEIGHT = 56;
+const DAY = 86_400;
 
 // The calls of a task lately: what was refused stands below, with a mark under it. Sixty bars are two
 // paths. A library for plots draws on a canvas, which no reader and no print sees.
@@ -47,11 +48,14 @@ const HEIGHT = 56;
 // A time is chosen by a drag over it, or by a click on a bar; by keys, with `since:` and `until:`.
 export function Plot(props: {
   series: Series;
-  until: string;
   onSpan: (first: number, last: number) => void;
 }): JSX.Element {
   const [held, setHeld] = useState<{ from: number; to: number } | null>(null);
   const { allowed, denied, from, step } = props.series;
+  // A time of day says nothing of yesterday.
+  const end = from + step * allowed.length;
+  const spell = Math.floor(from / DAY) === Math.floor(end / DAY) ? timeOfDay : minuteOf;
+  const until = spell(end);
   const totals = allowed.map((yes, place) => yes + (denied[place] ?? 0));
   const most = Math.max(1, ...totals);
   const refusals = denied.reduce((sum, one) => sum + one, 0);
@@ -72,11 +76,11 @@ export function Plot(props: {
     if (total > refused) yes += `M${x} ${(HEIGHT - low).toFixed(1)}h8v${(-high).toFixed(1)}h-8z`;
     if (refused) {
       no += `M${x} ${HEIGHT}h8v${(-Math.max(2, low)).toFixed(1)}h-8z`;
-      no += `M${x} ${HEIGHT + 9}l4 -6l4 6z`;
+      no += `M${x + 1.5} ${HEIGHT + 9}l2.5 -6l2.5 6z`;
     }
   });
   const said =
-    `Calls in the ${duration(step * totals.length)} until ${props.until}: ` +
+    `Calls in the ${duration(step * totals.length)} until ${until}: ` +
     `${count(calls, "call")}, ${plainNumber(refusals)} of them refused; ` +
     `at most ${plainNumber(most)} in ${duration(step)}.`;
   return (
@@ -118,7 +122,7 @@ export function Plot(props: {
         <path class="refusals" d={no} />
       </svg>
       <figcaption>
-        <span>{timeOfDay(from)}</span>
+        <span>{spell(from)}</span>
         <span>
           <span class="key-calls" aria-hidden="true" /> allowed{" "}
           <span class="key-refusals" aria-hidden="true">
@@ -126,7 +130,7 @@ export function Plot(props: {
           </span>{" "}
           refused, a bar is {duration(step)}, the highest {count(most, "call")}
         </span>
-        <span>{props.until}</span>
+        <span>{until}</span>
       </figcaption>
     </figure>
   );

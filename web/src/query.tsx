@@ -5,20 +5,28 @@ import * as api from "./api";
 import type { Answer } from "./api";
 import { count, plainNumber } from "./format";
 import { Paged } from "./paged";
-import { Ago, Basis, StateMark } from "./parts";
+import { Ago, StateMark } from "./parts";
+import { Plot } from "./plot";
 import { Words } from "./keys";
 import { plain } from "./plain";
-import { BYS, SORTS } from "./state";
+import { BYS, SORTS, toSpan } from "./state";
 import type { By, Place, Sort } from "./state";
 
 // As `captoken.cli.console.queries` splits it.
-const WORD = /(?:[a-z]+:)?(?:"(?:[^"\\]|\\.)*"|[^\s"]+)(?=\s|$)|\S+/g;
+const WORD = /-?(?:[a-z]+:)?(?:"(?:[^"\\]|\\.)*"|[^\s"]+)(?=\s|$)|\S+/g;
 
 export const wordsOf = (text: string): string[] => text.match(WORD) ?? [];
 
 // A word that is whole: no key without a value, no quote that is open.
 const isWhole = (word: string): boolean =>
   !word.endsWith(":") && (word.match(/(?<!\\)"/g)?.length ?? 0) % 2 === 0;
+
+// A value that is chosen narrows: it stands in place of what was said of its key. A minus adds.
+function withWord(words: string[], word: string): string {
+  const key = word.slice(0, word.indexOf(":") + 1);
+  const kept = words.filter((one) => one !== word && (word.startsWith("-") || !one.startsWith(key)));
+  return [...kept, word].join(" ");
+}
 
 // A token, as it is pasted: it goes into no address, and is not shown.
 const IS_TOKEN = /^[>\s]*(authorization:)?[>\s]*(bearer\s+)?[>\s]*caps?1_/i;
@@ -107,7 +115,7 @@ export function QueryBar(props: {
     <search class="query">
       <ul class="chips" aria-label="What is asked for">
         {chips.map((chip, place) => (
-          <li key={`${chip}-${place}`} class="chip">
+          <li key={`${chip}-${place}`} class={/^-./.test(chip) ? "chip is-not" : "chip"}>
             <span>{plain(chip)}</span>
             <button type="button" aria-label={`Remove ${plain(chip)}`} onClick={() => remove(place)}>
               <span aria-hidden="true">×</span>
@@ -251,6 +259,20 @@ export function Found(props: {
           </p>
         )}
       </div>
+      {found?.series && (
+        <Plot
+          series={found.series}
+          onSpan={(first, last) => go({ q: toSpan(wordsOf(q), first, last) })}
+        />
+      )}
+      <div class="found-body">
+        {found !== null && found.values.length > 0 && (
+          <Values
+            values={found.values}
+            onWord={(word) => go({ q: withWord(wordsOf(q), word) })}
+          />
+        )}
+        <div class="found-rows">
       <div class="filters">
         <nav class="bys" aria-label="What is shown of it">
           {BYS.map((one) => (
@@ -296,7 +318,53 @@ export function Found(props: {
       ) : (
         <Groups found={found} by={by} sort={sort} now={now} onOpen={open} />
       )}
+        </div>
+      </div>
     </section>
+  );
+}
+
+// What it was made of: by key, the values that came most. Each asks for itself, or for all but it.
+function Values(props: {
+  values: readonly api.Values[];
+  onWord: (word: string) => void;
+}): JSX.Element {
+  return (
+    <details class="values" open={matchMedia("(min-width: 1000px)").matches}>
+      <summary>Narrow the question</summary>
+      {props.values.map((one) => {
+        const most = Math.max(...one.most.map(({ allowed, denied }) => allowed + denied));
+        return (
+          <section key={one.key} aria-label={`By ${one.key}`}>
+            <h3>
+              {one.key} <span class="muted">{plainNumber(one.count)}</span>
+            </h3>
+            <ul>
+              {one.most.map(({ value, word, allowed, denied }) => (
+                <li key={word}>
+                  <button type="button" class="value" onClick={() => props.onWord(word)}>
+                    <span class="unseen">only </span>
+                    {value}
+                  </button>
+                  <span class="number">
+                    {plainNumber(allowed + denied)}
+                    <span class="unseen"> decisions, {plainNumber(denied)} refused</span>
+                  </span>
+                  <button type="button" class="without" onClick={() => props.onWord(`-${word}`)}>
+                    <span aria-hidden="true">−</span>
+                    <span class="unseen">without {value}</span>
+                  </button>
+                  <svg class="share" viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true" focusable="false">
+                    <rect class="calls" width={((allowed + denied) / most) * 100} height="1" />
+                    <rect class="refusals" width={(denied / most) * 100} height="1" />
+                  </svg>
+                </li>
+              ))}
+            </ul>
+          </section>
+        );
+      })}
+    </details>
   );
 }
 
@@ -342,7 +410,6 @@ function Groups(props: {
                     <button type="button" class="link name" onClick={() => props.onOpen(one.key, one.id)}>
                       {one.agent}
                     </button>{" "}
-                    <Basis basis={one.basis} />{" "}
                     {one.state && one.state !== "live" && <StateMark state={one.state} />}
                   </td>
                   <td data-label="Task">{one.task}</td>

@@ -1,5 +1,6 @@
 // Where the page is, kept in the address, so that "back" works; and what time it is at the server.
 import { useEffect, useState } from "preact/hooks";
+import { toField } from "./format";
 
 export type ViewName = "needs" | "now" | "then" | "said";
 
@@ -52,6 +53,14 @@ export function hashOf(place: Place): string {
   if (place.decision !== null) said.set("decision", place.decision);
   return `#${said}`;
 }
+
+// A question, about a time that was chosen on a chart.
+export const toSpan = (words: readonly string[], first: number, last: number): string =>
+  [
+    ...words.filter((one) => !/^(since|until):/.test(one)),
+    `since:${toField(first)}`,
+    `until:${toField(last)}`,
+  ].join(" ");
 
 // The address of one decision, from where one is.
 export const hashOfDecision = (key: string): string =>

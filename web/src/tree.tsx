@@ -9,7 +9,9 @@ import { Basis, StateMark } from "./parts";
 import { Spark } from "./plot";
 import { useGrowing } from "./state";
 
-const MIDDLE = 13; // of a row, in pixels
+const MIDDLE = 12; // of a row, in pixels
+const MANY = 20; // rows: more of them stand in two columns
+const BLOCK = 40; // rows that are seen at once
 const INDENT = 16; // pixels of a level, but for a tree that is deep
 const TYPING = 700; // milliseconds between two letters of one name
 const DEEPEST = 120; // pixels of all levels
@@ -117,6 +119,8 @@ const Row = memo(
     reachable: boolean;
     indent: number;
     time: string;
+    // As the first row has it: it is seen there.
+    sameTime: boolean;
     last: string;
     left: number;
     onChoose: (id: string) => void;
@@ -179,7 +183,7 @@ const Row = memo(
           {node.words.join("; ")}
         </div>
         <div class={`node-left${props.left <= 0.1 ? " is-low" : ""}`}>
-          {props.time.replace(/ left$/, "")}
+          <span class={props.sameTime ? "unseen" : ""}>{props.time.replace(/ left$/, "")}</span>
           {props.time.endsWith(" left") && <span class="unseen"> left</span>}
         </div>
         <div class="node-calls">
@@ -190,7 +194,7 @@ const Row = memo(
               <span class="unseen"> allowed, </span>
               <span aria-hidden="true"> ✓ </span>
             </span>
-            <span class={node.denied + below ? "bad" : "muted"}>
+            <span class={node.denied + below ? "bad" : "muted no-refusal"}>
               {plainNumber(node.denied)}
               <span class="unseen"> refused</span>
               <span aria-hidden="true"> ✕</span>
@@ -212,6 +216,7 @@ const Row = memo(
     a.chosen === b.chosen &&
     a.reachable === b.reachable &&
     a.time === b.time &&
+    a.sameTime === b.sameTime &&
     a.indent === b.indent &&
     a.left === b.left &&
     a.last === b.last &&
@@ -242,7 +247,13 @@ export function Tree(props: {
     shown.push(line);
   }
 
+  const first = shown[0] ? saysTime(shown[0].node, props.now) : "";
+  const blocks: Line[][] = [];
   const most = useGrowing(shown.length, shown[0]?.node.id ?? "");
+
+  for (let at = 0; at < Math.min(most, shown.length); at += BLOCK) {
+    blocks.push(shown.slice(at, Math.min(at + BLOCK, most)));
+  }
 
   const has = (id: string | null): boolean => shown.some((line) => line.node.id === id);
   const reachable = has(active) ? active : has(props.chosen) ? props.chosen : shown[0]?.node.id;
@@ -318,7 +329,7 @@ export function Tree(props: {
     <div
       role="tree"
       aria-label="Agents: who handed on to whom"
-      class="tree"
+      class={shown.length > MANY ? "tree is-dense" : "tree"}
       ref={box}
       onKeyDown={onKeyDown}
       onFocusIn={(event) => {
@@ -326,20 +337,25 @@ export function Tree(props: {
         if (id !== undefined) setActive(id);
       }}
     >
-      {shown.slice(0, most).map((line) => (
-        <Row
-          key={line.node.id}
-          line={line}
-          open={!closed.has(line.node.id)}
-          indent={indent}
-          chosen={line.node.id === props.chosen}
-          reachable={line.node.id === reachable}
-          time={saysTime(line.node, props.now)}
-          last={line.node.last ? ago(line.node.last.at, props.now) : ""}
-          left={Math.round(timeLeft(line.node, props.now) * 50) / 50}
-          onChoose={props.onChoose}
-          onToggle={toggle}
-        />
+      {blocks.map((block) => (
+        <div role="none" class="block" key={block[0]?.node.id}>
+          {block.map((line) => (
+            <Row
+              key={line.node.id}
+              line={line}
+              open={!closed.has(line.node.id)}
+              indent={indent}
+              chosen={line.node.id === props.chosen}
+              reachable={line.node.id === reachable}
+              time={saysTime(line.node, props.now)}
+              sameTime={line !== shown[0] && saysTime(line.node, props.now) === first}
+              last={line.node.last ? ago(line.node.last.at, props.now) : ""}
+              left={Math.round(timeLeft(line.node, props.now) * 50) / 50}
+              onChoose={props.onChoose}
+              onToggle={toggle}
+            />
+          ))}
+        </div>
       ))}
     </div>
   );

@@ -16,6 +16,7 @@ from captoken.cli.words import plain
 SHOWN: Final = 100  # agents, and tasks
 _WEIGHED: Final = 300  # agents of which rights and budgets are looked at
 _NAMED: Final = 12  # rights that were never used
+_VALUES: Final = 6  # of one key
 
 _HOP: Final = "hops.task, agent, token, id, basis, subject, hops.first_at, said"
 
@@ -31,10 +32,12 @@ def query_view(
     before: str | None = None,
     limit: int = views.PAGE,
     sort: str = "refused",
+    only_rows: bool = False,
 ) -> Json:
     """What a question finds. `trouble` says why it cannot be read.
 
-    `sort` is one of `SORTS`, and orders agents and tasks.
+    `sort` is one of `SORTS`, and orders agents and tasks. With `only_rows`, the decisions alone, a
+    page of them; as behind a page before.
     """
     limit = max(1, min(limit, views.PAGE))
     try:
@@ -48,7 +51,7 @@ def query_view(
         "rows": views.rows_of(index, shown),
         "next": f"{shown[-1].moment}.{shown[-1].id}" if len(calls) > limit else None,
     }
-    if before is not None:
+    if only_rows or before is not None:
         return page
     tallies = queries.tallied(index, query)
     then = now if at is None else at
@@ -69,7 +72,39 @@ def query_view(
         "agents": [_stripped(one) for one in agents[:SHOWN]],
         "tasks": [_stripped(one) for one in tasks[:SHOWN]],
         "counts": {"agents": len(agents), "tasks": len(tasks)},
+        "series": queries.series(index, query, then),
+        "values": _values(index, query, agents),
     }
+
+
+def _values(index: Index, query: Query, agents: Iterable[Json]) -> list[Json]:
+    """By key: the values that came most, each with the word that asks for it alone."""
+    found = queries.of_kinds(index, query)
+    for key in ("agent", "task", "subject"):
+        found[key] = {}
+    for agent in agents:
+        for key, value in agent["named"].items():
+            allowed, denied = found[key].get(value, (0, 0))
+            found[key][value] = (allowed + agent["allowed"], denied + agent["denied"])
+    return [
+        {
+            "key": key,
+            "count": len(counts),
+            "most": [
+                {
+                    "value": plain(value),
+                    "word": f"{key}:{queries.spelled(value)}",
+                    "allowed": allowed,
+                    "denied": denied,
+                }
+                for value, (allowed, denied) in sorted(
+                    counts.items(), key=lambda one: (-sum(one[1]), one[0])
+                )[:_VALUES]
+            ],
+        }
+        for key, counts in found.items()
+        if len(counts) > 1
+    ]
 
 
 # The most, or the oldest, first.
@@ -115,6 +150,7 @@ def _agent(of: list[tuple[Tally, tuple[Any, ...]]]) -> Json:
         "allowed": sum(tally.allowed for tally, _ in of),
         "denied": sum(tally.denied for tally, _ in of),
         "of": [(tally, row[-1]) for tally, row in of],
+        "named": {"agent": agent, "task": task, "subject": subject},
     }
 
 
@@ -143,15 +179,12 @@ def _weigh(index: Index, agent: Json, spent: Spent) -> None:
     agent["spent"] = max((share for found in founds for share in shares(found, spent)), default=0)
 
 
-def shares(found: views.Known, spent: Spent, *, own: bool = False) -> list[int]:
-    """Of each budget: what percentage is gone, as far as a ledger says.
-
-    With `own`, of those alone that it does not share with a holder above.
-    """
+def shares(found: views.Known, spent: Spent) -> list[int]:
+    """Of each budget: what percentage is gone, as far as a ledger says."""
     return [
         min(100, one["spent"] * 100 // max(1, one["limit"]))
         for one in views.budget_of(found, spent)
-        if one["spent"] is not None and (not own or one["of"] == plain(found.hop.agent))
+        if one["spent"] is not None
     ]
 
 
@@ -192,4 +225,4 @@ def _finish(
 
 
 def _stripped(one: Json) -> Json:
-    return {key: value for key, value in one.items() if key != "of"}
+    return {key: value for key, value in one.items() if key not in ("of", "named")}

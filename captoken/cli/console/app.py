@@ -324,7 +324,7 @@ class Console:
         )
 
     def _decision_view(self, given: Mapping[str, str]) -> Json | None:
-        return decision_view(self._index, self.now(), given.get("key", ""))
+        return decision_view(self._index, given.get("key", ""))
 
     def _query_view(self, given: Mapping[str, str]) -> Json:
         at = _number(given, "at")
@@ -338,6 +338,7 @@ class Console:
             before=_cursor(given),
             limit=_number(given, "limit") or views.PAGE,
             sort=given.get("sort", ""),
+            only_rows=given.get("only") == "rows",
         )
 
     def _exported(self, given: Mapping[str, str]) -> Response:

@@ -24,8 +24,9 @@ _REMEMBERED = 50_000  # tokens and hops
 _BITS = 62  # of a number of SQLite
 HOUR = 3_600_000  # milliseconds
 
-# What is asked for: table, operation, tool; and the answer: its code, and whether it allowed it.
-_What: TypeAlias = tuple[str, str, str, str, bool]
+# What is asked for: table, operation, tool; the answer: its code, and whether it allowed it; and in
+# which trail that stands.
+_What: TypeAlias = tuple[str, str, str, str, bool, int]
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -150,7 +151,7 @@ class Counting:
         found = None if decided.link is None else self._found(decided.link)
         hop, through, task = found or (None, (), None)
         moment = decided.at * 1000 + (decided.ms or 0)
-        what = self._what(decided)
+        what = self._what(decided, place.trail)
         self._calls.append((*place, moment, hop, task, decided.allowed, trace, what))
         tally = (what, hop or "", moment // HOUR)
         self._tallies[tally] = self._tallies.get(tally, 0) + 1
@@ -169,17 +170,18 @@ class Counting:
         proven = {actor.name for actor in decided.chain if actor.basis == "proven"}
         self._proven.update((one, name) for one in through for name in proven)
 
-    def _what(self, decided: analysis.Decided) -> int:
+    def _what(self, decided: analysis.Decided, trail: int) -> int:
         """The id of its kind."""
         access = decided.access or analysis.Accessed()
         asked = (access.table or "", access.operation or "", access.tool or "")
-        what = (*asked, decided.code, decided.allowed)
+        what = (*asked, decided.code, decided.allowed, trail)
         kept = self._remembered.whats.get(what)
         if kept is None:
             run = self._tables.run
-            columns = "data, operation, tool, code, allowed"
-            run(f"insert or ignore into whats ({columns}) values (?, ?, ?, ?, ?)", *what)
-            ((id,),) = run(f"select id from whats where ({columns}) = (?, ?, ?, ?, ?)", *what)
+            columns = "data, operation, tool, code, allowed, trail"
+            values = ", ".join("?" * len(what))
+            run(f"insert or ignore into whats ({columns}) values ({values})", *what)
+            ((id,),) = run(f"select id from whats where ({columns}) = ({values})", *what)
             kept = _keep(self._remembered.whats, what, int(id))
         return kept
 

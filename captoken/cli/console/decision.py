@@ -1,6 +1,6 @@
 """One decision, on a page of its own: along which links it came about, and what would have done.
 
-    view = decision_view(index, now, key)        # `key` is of a row of `views`
+    view = decision_view(index, key)        # `key` is of a row of `views`
 
 What a record says of links are their numbers; what stands in them is in the record of the token,
 which the index finds by its last link.
@@ -28,7 +28,7 @@ from captoken.cli.words import plain
 _key = re.compile(r"([0-9]{1,16})\.([0-9a-f]{32})", re.ASCII).fullmatch
 
 
-def decision_view(index: Index, now: int, key: str) -> Json | None:
+def decision_view(index: Index, key: str) -> Json | None:
     """A decision. None if there is none of that key, or its record is not what it was."""
     found = _key(key)
     if found is None:
@@ -49,8 +49,9 @@ def decision_view(index: Index, now: int, key: str) -> Json | None:
             "subject": plain(str(record.get("sub", ""))),
             "token": plain(decided.token or ""),
             "reasons": reasons,
-            "links": _links(index, record, reasons, now),
-            "needs": _needs(decided, reasons),
+            # As it was then: what was left of its time has run out since.
+            "links": _links(index, record, reasons, decided.at),
+            "needs": _needs(decided),
             "consents": _consents(record),
             "marks": [plain(mark.name) for mark in decided.marks],
             "json": json.dumps(record, indent=2, sort_keys=True),
@@ -74,7 +75,7 @@ def _reasons(record: Mapping[str, Any]) -> list[Json]:
 
 
 def _links(
-    index: Index, record: Mapping[str, Any], reasons: list[Json], now: int
+    index: Index, record: Mapping[str, Any], reasons: list[Json], at: int
 ) -> list[Json]:
     """The links of its token from the root on: who added each, who held it then, what it says."""
     said = _token_of(index, record.get("link"))
@@ -92,7 +93,7 @@ def _links(
                 "id": plain(str(said["links"][place]["id"])),
                 "added_by": plain(before),
                 "holder": plain(holder),
-                "says": [plain(line) for line in views.took(link, now)],
+                "says": [plain(line) for line in views.took(link, at)],
                 "stopped": [one for one in reasons if one["link"] == place],
             }
         )
@@ -109,7 +110,7 @@ def _token_of(index: Index, link: Any) -> dict[str, Any] | None:
     return next(index.records(calls), None)
 
 
-def _needs(decided: analysis.Decided, reasons: list[Json]) -> str | None:
+def _needs(decided: analysis.Decided) -> str | None:
     """The smallest grant that would have permitted it, if more rights would have.
 
     Of arguments and attributes a record has the names, and seldom the values.
@@ -131,8 +132,7 @@ def _needs(decided: analysis.Decided, reasons: list[Json]) -> str | None:
         )
     except (TypeError, ValueError):
         return None
-    places = [str(one["link"]) for one in reasons if one["link"] is not None]
-    return plain(asked.needed_text() + (f" in link {', '.join(places)}" if places else ""))
+    return plain(asked.needed_text())
 
 
 def _consents(record: Mapping[str, Any]) -> list[Json]:

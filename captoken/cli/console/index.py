@@ -12,7 +12,8 @@ What is counted while it is read, so that a million records are answered for at 
     hops        a row for each holding of a token by an agent, as `captoken.audit` groups them
     minutes     by hop and minute: allowed, denied
     calls       a row a decision, with the place of its record in the trail
-    whats       each kind of decision, once: what was asked for, and the code of the answer
+    whats       each kind of decision, once: what was asked for, of which trail, and the answer
+    servers     what each trail is called, for people
     tallies     by kind, hop and hour: how many
     uses        by hop, each kind of access that was allowed, once: the place of its first record
 
@@ -50,6 +51,10 @@ class Index(Follower):
 
     def _forget(self) -> None:
         self._remembered = None
+
+    def _name_all(self) -> None:
+        super()._name_all()
+        self.rows_each("insert or replace into servers values (?, ?)", self.names.items())
 
     def calls(self, condition: str, *values: Any, most: int) -> list[Call]:
         """Decisions, the last first: in the order of their moments, whichever trail they are in."""

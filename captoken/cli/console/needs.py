@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from captoken._language.overlay import Overlay
 from captoken.cli.console import queries, views
-from captoken.cli.console.answers import never_used, shares
+from captoken.cli.console.answers import never_used
 from captoken.cli.console.index import Index
 from captoken.cli.console.views import Json, Spent
 from captoken.cli.words import counted, plain
@@ -36,6 +36,7 @@ select id, agent, hops.task, said from hops join tasks using (task)
 where hops.first_at is not null and (hops.expires_at is null or hops.expires_at > ?)
 order by last_at desc limit ?
 """
+_HAS_BELOW: Final = "select 1 from hops where parent = ? limit 1"
 
 
 def needs_view(
@@ -248,24 +249,27 @@ def _running_out(
     index: Index, spent: Spent, now: int, working: Sequence[tuple[Any, ...]]
 ) -> Iterator[Json]:
     """Budgets of which little is left, each by whose it is: who shares one is not told again."""
-    found: list[tuple[int, str, str, str]] = []
+    found: list[tuple[int, str, str, str, str]] = []
     for id, agent, task, said in working:
-        found += [
-            (share, agent, task, id)
-            for share in shares(views.known(said), spent, own=True)
-            if share >= _SOON
-        ]
-    for share, agent, task, id in sorted(found, reverse=True)[:_EACH]:
-        left = f"{100 - share} %" if share < 100 else "nothing"
+        for one in views.budget_of(views.known(said), spent):
+            if one["spent"] is not None and one["of"] == plain(agent):
+                share = min(100, one["spent"] * 100 // max(1, one["limit"]))
+                left = max(0, one["limit"] - one["spent"])
+                what = f"{left or 'none'} of {one['limit']} {one['unit']} left"
+                found.append((share, agent, task, id, what))
+    found = [one for one in found if one[0] >= _SOON]
+    for share, agent, task, id, what in sorted(found, reverse=True)[:_EACH]:
         yield need(
             "budget",
-            f"{agent} has {left} left of a budget",
+            f"{agent} in {task} has {what}",
+            more="All below it share these." if index.rows(_HAS_BELOW, id) else "",
             grave=share >= 100,
             task=task,
             node=id,
         )
+    short = {id for _, _, _, id, _ in found}
     for tally, agent, task, last, query in _refused(index, now, ("budget_exhausted",), "1h"):
-        if tally.hop not in {id for *_, id in found}:
+        if tally.hop not in short:
             yield need(
                 "budget",
                 f"{agent} was refused for want of budget: {counted(tally.denied, 'call')}",

@@ -1,10 +1,10 @@
 """Questions about decisions, typed into one line: which there were, by whom, in which tasks.
 
-    table:customers operation:update task:q3 agent:sales* code:argument refused since:10m
+    table:customers operation:update task:q3 agent:sales* -code:argument refused since:10m
 
 What is said of one key holds for any of its values; all keys have to hold, and all words without a
 key. A star at the end of a value stands for any text. A value in quotes is a JSON string, and is
-meant as it is.
+meant as it is. What a minus stands before must not hold.
 
     query = parse("table:hr refused", now)       # raises Unclear
     found = answer(index, query, ...)            # counts, decisions, agents, tasks
@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from captoken.cli.console.counting import HOUR
 from captoken.cli.console.index import Index
@@ -32,18 +32,25 @@ from captoken.cli.words import plain
 
 LONGEST: Final = 2000  # characters
 _MOST: Final = 30  # words
-_OFFERED: Final = 12  # completions
+_OFFERED: Final = 14  # completions
 _CALL: Final = ", ".join(Call._fields)
 
 # Of a kind of decision, and of who asked: the column for each key.
-_WHAT: Final = {"table": "data", "operation": "operation", "tool": "tool", "code": "code"}
+_WHAT: Final = {
+    "table": "data",
+    "operation": "operation",
+    "tool": "tool",
+    "code": "code",
+    "server": "name",
+}
 _WHO: Final = {"agent": "agent", "task": "hops.task", "subject": "subject", "token": "token"}
 _TIMES: Final = ("since", "until")
 _BELOW: Final = "below"  # a hop and all that came of it, by its id
-KEYS: Final = (*_WHAT, *_WHO, *_TIMES, _BELOW)
+ASKED_BY: Final = (*_WHAT, *_WHO, *_TIMES)
+KEYS: Final = (*ASKED_BY, _BELOW)
 _OUTCOMES: Final = {"refused": 0, "allowed": 1}
 
-_WORDS = re.compile(r'(?:([a-z]+):)?("(?:[^"\\]|\\.)*"|[^\s"]+)(?=\s|$)').finditer
+_WORDS = re.compile(r'(-?)(?:([a-z]+):)?("(?:[^"\\]|\\.)*"|[^\s"]+)(?=\s|$)').finditer
 _SPAN = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII).fullmatch
 _SIMPLE = re.compile(r"[\w./@+-][\w./:@+-]*", re.ASCII).fullmatch
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -65,35 +72,48 @@ class Query(NamedTuple):
     last: int
 
 
+class _Word(NamedTuple):
+    """A word of a question. `is_exact` is one in quotes, and `is_not` one behind a minus."""
+
+    key: str
+    value: str
+    is_exact: bool
+    is_not: bool
+
+
 def parse(text: str, now: int, at: int | None = None) -> Query:
     """Read a question. Nothing after the second `at` is looked at. Raises Unclear."""
-    said: dict[str, list[tuple[str, bool]]] = {}
-    words: list[str] = []
-    outcomes: set[int] = set()
-    for key, value, is_exact in _split(text):
-        if key:
-            said.setdefault(key, []).append((value, is_exact))
-        elif value in _OUTCOMES and not is_exact:
-            outcomes.add(_OUTCOMES[value])
-        else:
-            words.append(value)
+    said: dict[str, list[_Word]] = {}
+    for word in _split(text):
+        said.setdefault(word.key, []).append(word)
 
     parts, values = ["1"], list[Any]()
-    for keys, subquery in ((_WHAT, _OF_WHATS), (_WHO, _OF_HOPS)):
-        asked = [_any_of(key, column, said[key]) for key, column in keys.items() if key in said]
-        if keys is _WHAT and len(outcomes) == 1:
-            asked.append(("allowed = ?", list(outcomes)))
-        if asked:
-            parts.append(subquery.format(" and ".join(condition for condition, _ in asked)))
-            values += [value for _, own in asked for value in own]
-    for id, _ in said.get(_BELOW, ()):
-        parts.append(f"hop in (with recursive {BELOW} select id from below)")
-        values.append(id)
-    for word in words:
-        parts.append(f"({_OF_WHATS.format(_HAS_WHAT)} or {_OF_HOPS.format(_HAS_WHO)})")
-        values += [word.lower()] * (_HAS_WHAT.count("?") + _HAS_WHO.count("?"))
 
-    ends = {key: [_second(one, now) for one, _ in said.get(key, ())] for key in _TIMES}
+    def add(condition: str, own: Iterable[Any]) -> None:
+        parts.append(condition)
+        values.extend(own)
+
+    for keys, among in ((_WHAT, _OF_WHATS), (_WHO, _OF_HOPS)):
+        for key, column in keys.items():
+            for is_not in (False, True):
+                words = [word for word in said.get(key, ()) if word.is_not is is_not]
+                if words:
+                    condition, own = _any_of(key, column, words)
+                    add(among[is_not].format(condition), own)
+    outcomes = [word for word in said.get("", ()) if _is_outcome(word)]
+    wanted = {_OUTCOMES[word.value] ^ word.is_not for word in outcomes}
+    if len(wanted) == 1:
+        add(_OF_WHATS[False].format("allowed = ?"), wanted)
+    for word in said.get(_BELOW, ()):
+        add(f"hop in (with recursive {BELOW} select id from below)", [word.value])
+    for word in said.get("", ()):
+        if not _is_outcome(word):
+            either = [_OF_WHATS[word.is_not].format(_HAS_WHAT)]
+            either.append(_OF_HOPS[word.is_not].format(_HAS_WHO))
+            own = [word.value.lower()] * "".join(either).count("?")
+            add(f"({(' and ' if word.is_not else ' or ').join(either)})", own)
+
+    ends = {key: [_second(word.value, now) for word in said.get(key, ())] for key in _TIMES}
     if at is not None:
         ends["until"].append(at)
     first = max(ends["since"], default=0) * 1000
@@ -101,25 +121,38 @@ def parse(text: str, now: int, at: int | None = None) -> Query:
     return Query(" and ".join(parts), tuple(values), first, last)
 
 
-_OF_WHATS = "what in (select id from whats where {})"
-_OF_HOPS = "hop in (select id from hops join tasks using (task) where {})"
+# Among those that are meant, or among all others. A decision may be about no hop.
+_OF_WHATS = {
+    False: "what in (select id from whats where {})",
+    True: "what not in (select id from whats where {})",
+}
+_OF_HOPS = {
+    False: "hop in (select id from hops join tasks using (task) where {})",
+    True: "coalesce(hop, '') not in (select id from hops join tasks using (task) where {})",
+}
 _HAS_WHAT = " or ".join(f"instr(lower({column}), ?)" for column in ("data", "tool", "operation"))
 _HAS_WHO = " or ".join(f"instr(lower({column}), ?)" for column in ("agent", "hops.task", "subject"))
 
 
-def _split(text: str) -> Iterator[tuple[str, str, bool]]:
-    """The words of a question: key, value, and whether the value is meant as it is."""
+def _is_outcome(word: _Word) -> bool:
+    return word.value in _OUTCOMES and not word.is_exact
+
+
+def _split(text: str) -> Iterator[_Word]:
+    """The words of a question."""
     if len(text) > LONGEST:
         raise Unclear(f"a question has at most {LONGEST} characters")
     end = 0
     for count, found in enumerate(_WORDS(text)):
         if text[end : found.start()].strip() or count >= _MOST:
             break
-        key, value = found.groups(default="")
+        minus, key, value = found.groups(default="")
         end = found.end()
         if key and key not in KEYS:
-            raise Unclear(f"there is no {plain(key)}: ask by {', '.join(KEYS)}")
-        yield key, _unquoted(value), value[0] == '"'
+            raise Unclear(f"there is no {plain(key)}: ask by {', '.join(ASKED_BY)}")
+        if minus and key in (*_TIMES, _BELOW):
+            raise Unclear(f"there is no minus before {key}")
+        yield _Word(key, _unquoted(value), value[0] == '"', bool(minus))
     if text[end:].strip():
         raise Unclear(f"this cannot be read: {plain(text[end:].strip()[:40])}")
 
@@ -133,10 +166,10 @@ def _unquoted(value: str) -> str:
         raise Unclear(f"this is no JSON string: {plain(value[:40])}") from None
 
 
-def _any_of(key: str, column: str, stated: list[tuple[str, bool]]) -> tuple[str, list[Any]]:
+def _any_of(key: str, column: str, words: Iterable[_Word]) -> tuple[str, list[Any]]:
     """A condition on a column: any of these values. A task stands for those below it, too."""
     parts, values = list[str](), list[Any]()
-    for value, is_exact in stated:
+    for _, value, is_exact, _ in words:
         if value[-1:] == "*" and not is_exact:
             parts.append(f"substr({column}, 1, ?) = ?")
             values += [len(value) - 1, value[:-1]]
@@ -146,7 +179,10 @@ def _any_of(key: str, column: str, stated: list[tuple[str, bool]]) -> tuple[str,
         else:
             parts.append(f"{column} = ?")
             values.append(value)
-    return f"({' or '.join(parts)})", values
+    condition = f"({' or '.join(parts)})"
+    if key == "server":
+        condition = f"trail in (select trail from servers where {condition})"
+    return condition, values
 
 
 def _second(text: str, now: int) -> int:
@@ -175,22 +211,33 @@ class Tally(NamedTuple):
 def tallied(index: Index, query: Query) -> list[Tally]:
     """What was found, by hop. A decision that is about none of a known token has an empty one."""
     found: dict[str, Tally] = {}
-    for hop, allowed, denied, hour in _counted(index, query):
+    for hop, allowed, denied, hour in _counted(index, query, "hop"):
         before = found.get(hop, Tally(hop, 0, 0, 0))
         counts = (before.allowed + allowed, before.denied + denied)
         found[hop] = Tally(hop, *counts, max(hour, before.hour))
     return list(found.values())
 
 
-def _counted(index: Index, query: Query) -> Iterator[tuple[str, int, int, int]]:
-    """By hop: whole hours as they were counted, and the calls of those that are not whole."""
+# What decisions are counted by: its column in tallies, and in calls.
+_BY: Final = {
+    "hop": ("hop", "coalesce(hop, '')"),
+    "what": ("what", "what"),
+    "hour": ("hour", f"moment / {HOUR}"),
+}
+
+
+def _counted(index: Index, query: Query, by: str) -> Iterator[tuple[Any, int, int, int]]:
+    """By hop, kind or hour, how many were allowed and denied, and the hour of the last: whole hours
+    as they were counted, and the calls of those that are not whole.
+    """
+    of_tallies, of_calls = _BY[by]
     whole = (-(-query.first // HOUR), (query.last + 1) // HOUR - 1)
     if whole[0] <= whole[1]:
         yield from index.rows(
             f"""
-            select hop, sum(calls * allowed), sum(calls * (1 - allowed)), max(hour)
+            select {of_tallies}, sum(calls * allowed), sum(calls * (1 - allowed)), max(hour)
             from tallies join whats on whats.id = what
-            where hour between ? and ? and {query.condition} group by hop
+            where hour between ? and ? and {query.condition} group by {of_tallies}
             """,
             *whole,
             *query.values,
@@ -202,13 +249,99 @@ def _counted(index: Index, query: Query) -> Iterator[tuple[str, int, int, int]]:
         if first <= last:
             yield from index.rows(
                 f"""
-                select coalesce(hop, ''), sum(allowed), sum(1 - allowed), max(moment) / {HOUR}
-                from calls where moment between ? and ? and {query.condition} group by hop
+                select {of_calls} as key, sum(allowed), sum(1 - allowed), max(moment) / {HOUR}
+                from calls where moment between ? and ? and {query.condition} group by key
                 """,
                 first,
                 last,
                 *query.values,
             )
+
+
+# --- when, and of which kinds ---------------------------------------------------------------------
+
+_BARS: Final = 60
+_SECOND: Final = 1000  # milliseconds
+_STEPS: Final = (1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800)  # seconds of a bar, below an hour
+_FEW: Final = 50_000  # records that are looked at one by one
+
+# Of a bar or a value: how many were allowed and denied.
+Counts: TypeAlias = tuple[int, int]
+
+
+def series(index: Index, query: Query, now: int) -> dict[str, Any] | None:
+    """When that was: bars from the first to the last of it, or from `since:` on.
+
+    None where nothing was found. Bars of seconds or minutes take a look at each record of that
+    time: of too many there are bars of hours.
+    """
+    hours: dict[int, Counts] = {}
+    for hour, allowed, denied, _ in _counted(index, query, "hour"):
+        hours[hour] = _sum(hours.get(hour), (allowed, denied))
+    if not hours:
+        return None
+    first = max(query.first, min(hours) * HOUR)
+    last = min(query.last, (max(hours) + 1) * HOUR - 1)
+    ((records,),) = index.rows(
+        "select sum(calls) from tallies where hour between ? and ?", first // HOUR, last // HOUR
+    )
+    if records <= _FEW:
+        ((first, last),) = index.rows(
+            f"""
+            select min(moment), max(moment) from calls
+            where moment between ? and ? and {query.condition}
+            """,
+            first,
+            last,
+            *query.values,
+        )
+    if query.first:
+        first, last = query.first, min(query.last, now * _SECOND + _SECOND - 1)
+    step = next((one for one in _STEPS if last - first < one * _SECOND * (_BARS - 1)), None)
+    if step is None or records > _FEW:
+        step = HOUR // _SECOND * -(-(last // HOUR - first // HOUR + 1) // _BARS)
+        found = [(hour * HOUR, *counts) for hour, counts in hours.items()]
+    else:
+        found = index.rows(
+            f"""
+            select moment, allowed, 1 - allowed from calls
+            where moment between ? and ? and {query.condition}
+            """,
+            first,
+            last,
+            *query.values,
+        )
+    begin, width = first // (step * _SECOND), step * _SECOND
+    bars: list[Counts] = [(0, 0)] * (last // width - begin + 1)
+    for moment, allowed, denied in found:
+        place = max(0, moment // width - begin)
+        bars[place] = _sum(bars[place], (allowed, denied))
+    return {
+        "from": begin * step,
+        "step": step,
+        "allowed": [allowed for allowed, _ in bars],
+        "denied": [denied for _, denied in bars],
+    }
+
+
+def of_kinds(index: Index, query: Query) -> dict[str, dict[str, Counts]]:
+    """By key of a kind of decision, as `code`: how often each value came."""
+    found: dict[str, dict[str, Counts]] = {key: {} for key in _WHAT}
+    counts: dict[int, Counts] = {}
+    for what, allowed, denied, _ in _counted(index, query, "what"):
+        counts[what] = _sum(counts.get(what), (allowed, denied))
+    for id, *values in index.rows(
+        "select id, data, operation, tool, code, name from whats left join servers using (trail)"
+    ):
+        if id in counts:
+            for key, value in zip(_WHAT, values, strict=True):
+                if value:
+                    found[key][value] = _sum(found[key].get(value), counts[id])
+    return found
+
+
+def _sum(one: Counts | None, other: Counts) -> Counts:
+    return other if one is None else (one[0] + other[0], one[1] + other[1])
 
 
 def found_calls(index: Index, query: Query, before: str | None, most: int) -> list[Call]:
@@ -283,22 +416,27 @@ _VALUES: Final = {
     "table": "select data, 0 from whats where data != '' and {} group by data",
     "operation": "select operation, 0 from whats where operation != '' and {} group by operation",
     "tool": "select tool, 0 from whats where tool != '' and {} group by tool",
-    "code": "select code, 0 from whats where {} group by code",
+    "code": "select code, 0 from whats where code != '' and {} group by code",
+    "server": "select name, 0 from servers where {} group by name",
     "agent": "select agent, 0 from hops where {} group by agent",
     "task": "select task, 0 from tasks where {}",
     "subject": "select subject, 0 from tasks where {} group by subject",
     "token": "select token, 0 from hops where {} group by token",
 }
-_COLUMNS: Final = {"table": "data"}
+_COLUMNS: Final = {"table": "data", "server": "name"}
 _SPANS: Final = ("10m", "1h", "1d")
 
 
 def completed(index: Index, word: str) -> list[str]:
-    """Words that begin as this one, of what the trails have. ASCII, and read back as meant."""
-    key, colon, value = word[:LONGEST].partition(":")
+    """Words that this one may become, of what the trails have. ASCII, and read back as meant."""
+    word = word[:LONGEST]
+    if word[:1] == "-":
+        times = tuple(f"{key}:" for key in _TIMES)
+        return [f"-{one}" for one in completed(index, word[1:]) if not one.startswith(times)]
+    key, colon, value = word.partition(":")
     if not colon:
         offered = [one for one in _OUTCOMES if one.startswith(word)]
-        offered += [f"{one}:" for one in KEYS if one.startswith(word)]
+        offered += [f"{one}:" for one in ASKED_BY if one.startswith(word)]
         if word:
             offered += [one for name in _VALUES for one in _offered(index, name, word, 3)]
         return offered[:_OFFERED]
@@ -307,10 +445,12 @@ def completed(index: Index, word: str) -> list[str]:
     return _offered(index, key, value.strip('"'), _OFFERED) if key in _VALUES else []
 
 
-def _offered(index: Index, key: str, begins: str, most: int) -> list[str]:
+def _offered(index: Index, key: str, part: str, most: int) -> list[str]:
+    """Values that have this part: first those that begin with it, and the short before the long."""
     column = _COLUMNS.get(key, key)
-    query = _VALUES[key].format(f"instr(lower({column}), ?) = 1")
-    rows = index.rows(f"{query} order by {column} limit ?", begins.lower(), most)
+    query = _VALUES[key].format(f"instr(lower({column}), ?)")
+    order = f"instr(lower({column}), ?) > 1, length({column}), {column}"
+    rows = index.rows(f"{query} order by {order} limit ?", part.lower(), part.lower(), most)
     return [f"{key}:{spelled(value)}" for value, _ in rows]
 
 

@@ -37,6 +37,7 @@ VERSION = Schema(
         SchemaChange("what files continue; is made anew"),
         SchemaChange("marks; is made anew"),
         SchemaChange("what was asked for; is made anew"),
+        SchemaChange("of which server it was asked; is made anew"),
     ),
 )
 
@@ -67,8 +68,9 @@ create table tokens (
 ) without rowid;
 create table whats (
     id integer primary key, data text, operation text, tool text, code text, allowed integer,
-    unique (data, operation, tool, code, allowed)
+    trail integer, unique (data, operation, tool, code, allowed, trail)
 );
+create table servers (trail integer primary key, name text);
 create table tallies (
     what integer, hop text, hour integer, calls integer, primary key (what, hop, hour)
 ) without rowid;

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from captoken._language import patterns
 from captoken._language.caveats import COUNTED
 from captoken._language.entries import Entry, SelectorFacts
 from captoken._language.link import BadLink, Link
@@ -675,7 +676,7 @@ def agent_view(
 
 
 def _chain(index: Index, found: Known, now: int) -> list[Json]:
-    """From the first holder to this one: what each took away when it handed on."""
+    """From the first holder to this one: what each left when it handed on, and what it took."""
     bases: dict[str, str] = dict(
         index.rows(
             f"select id, basis from hops where id in ({', '.join('?' * len(found.through))})",
@@ -689,9 +690,26 @@ def _chain(index: Index, found: Known, now: int) -> list[Json]:
             "basis": bases.get(hop.id, hop.basis),
             "id": hop.id,
             "took": [plain(line) for link in hop.links[start:] for line in took(link, now)],
+            "lost": [] if above is None else _lost(above, hop),
         }
-        for start, hop in zip(before, found.through, strict=False)
+        for start, above, hop in zip(before, (None, *found.through), found.through, strict=False)
     ]
+
+
+def _lost(above: analysis.Hop, hop: analysis.Hop) -> list[str]:
+    """The names that a holder had, and the next one has not: tables, operations and tools."""
+    had, has = above.capability.json(), hop.capability.json()
+    lost: list[str] = []
+    for kind, keys in _NAMING.items():
+        left = [name for key in keys for name in has.get(key) or ()]
+        names = [name for key in keys for name in had.get(key) or ()]
+        gone = [one for one in names if not any(patterns.contains(own, one) for own in left)]
+        if gone:
+            lost.append(plain(f"{kind} {', '.join(gone)}"))
+    return lost
+
+
+_NAMING = {"tables": ("tables", "allow"), "operations": ("operations",), "tools": ("tools",)}
 
 
 def _below(index: Index, id: str) -> list[str]:
