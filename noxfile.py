@@ -61,6 +61,14 @@ def suite(session: nox.Session) -> None:
     session.run("pytest", "-n", "auto", *order, *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])
+def floors(session: nox.Session) -> None:
+    """The whole suite, watched: how much of each folder it runs, and whether all assertions did."""
+    prepare(session)
+    session.run("pytest", "-n", "auto", "--cov", "--cov-config=tests/coverage.toml", "--cov-report=")
+    session.run("python", "-m", "tests.floors")
+
+
 @nox.session(python=PYTHONS)
 def core(session: nox.Session) -> None:
     """The core, on each Python that is there."""
