@@ -65,6 +65,7 @@ from captoken.adapters._http.refusals import (
     metadata_of,
     mistaken_answer,
 )
+from captoken.adapters._step_up import steps_of
 from captoken.current import AnyGrant
 from captoken.proof import http_request
 
@@ -105,6 +106,8 @@ class GuardOptions(TypedDict, total=False):
     """Bytes of a body that is read before the application runs; 256 KiB unless said."""
     proxies: Iterable[str]
     """Addresses of proxies, whose headers about their request are taken off and not refused."""
+    step_up: bool
+    """True: a client is told what a person could allow after all. It needs resource_metadata."""
 
 
 class CaptokenMiddleware:
@@ -124,6 +127,8 @@ class CaptokenMiddleware:
     `proxies`: addresses and networks of proxies in front, and `unix` for a Unix socket. What one of
     them says of the request that it got, as `X-Original-URI`, is taken off; from anybody else it is
     answered 400. None unless said.
+    `step_up`: True tells clients that log people in what a person could allow after all: see
+    docs/mcp-login.md. It needs `resource_metadata`. False unless said.
 
     Raises TypeError or ValueError for what it is built of.
     """
@@ -139,6 +144,7 @@ class CaptokenMiddleware:
         resource_metadata: str | Mapping[str, Any] | None = None,
         max_body: int = BODY_BYTES,
         proxies: Iterable[str] = (),
+        step_up: bool = False,
     ) -> None:
         if not isinstance(verifier, (Verifier, AsyncVerifier)):
             raise TypeError(f"expected a Verifier or AsyncVerifier, not {type(verifier).__name__}")
@@ -153,7 +159,12 @@ class CaptokenMiddleware:
             # Served here, since a client has to find it where the challenge says (RFC 9728, 3).
             self._metadata = metadata_of(origin, resource_metadata)
             resource_metadata = origin + METADATA_PATH
-        self._refusals = Refusals(origin if realm is None else realm, resource_metadata)
+        self._steps = steps_of(step_up, resource_metadata)
+        self._refusals = Refusals(
+            origin if realm is None else realm,
+            resource_metadata,
+            steps_up=self._steps is not None,
+        )
 
     async def __call__(
         self,
@@ -194,7 +205,7 @@ class CaptokenMiddleware:
             # Rule 2. It is the application's, or the verifier's; the client is told the same.
             if reply.over:
                 raise
-            answer = self._refusals.denied(denied)
+            answer = self._refusals.denied(denied, self._scope_for(denied, scope))
         except StatementError as mistaken:
             if reply.over:
                 raise
@@ -207,6 +218,12 @@ class CaptokenMiddleware:
             await reply.end()  # the page that the application itself made of it
             raise
         await reply.answer(answer)
+
+    def _scope_for(self, denied: Denied, scope: Scope) -> str | None:
+        """What to ask a person for, who could let this request through; None for nothing."""
+        if self._steps is None:
+            return None
+        return self._steps.scope_for(denied.decision, scope.get(ASKED, ()))
 
     def _is_public(self, scope: Scope) -> bool:
         """Whether this is one of the public paths (rule 1).
@@ -258,6 +275,8 @@ class CaptokenMiddleware:
         body = Body(receive, most)
         grant = await self._admitted(sent, scope, body, is_form=is_form)
         scope[GRANT] = grant
+        if self._steps is not None:
+            scope.setdefault(ASKED, [])
         with current.serving(grant):
             await self._app(scope, body.receive, reply.send)
         await reply.end()

@@ -331,6 +331,8 @@ def protect(
     `max_body`: bytes of a body that is read before the application runs, 256 KiB unless said.
     `proxies`: addresses of proxies, whose headers about their request are not refused. None unless
     said.
+    `step_up`: True tells clients what a person could allow after all. It needs `resource_metadata`.
+    False unless said.
 
     Call it before the routes are there, or after.
     Middleware that is added later stands outside: CORSMiddleware, which has to answer preflights

@@ -204,7 +204,7 @@ class Guard(Challenges, Middleware):
             return result
         # Rule 5 of the messages. Here the result is fastmcp's own objects, and not yet a message.
         names = [plain_name(getattr(item, _ATTRIBUTES[method])) for item in result]
-        return await only_listed(grant, method, result, names)
+        return await only_listed(grant, method, result, names, steps_up=self._gate.steps_up)
 
     async def _admitted(self, context: MiddlewareContext[Any], came: _Came) -> Grant | None:
         """The grant of a message that may be answered. Raises NotLetIn.

@@ -155,7 +155,7 @@ class Guard(Challenges):
             result = _wired(result)
             items = result.get(listing.items) or ()
             names = [item.get(listing.key) for item in items]
-            shown = await only_listed(grant, ctx.method, items, names)
+            shown = await only_listed(grant, ctx.method, items, names, steps_up=self._gate.steps_up)
             result = {**result, listing.items: shown}
         return _private(result)
 

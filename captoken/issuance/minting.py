@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from captoken._format import primitives
 from captoken._format.encoding import own_words
 from captoken._format.errors import CaptokenError, IssuanceError, StoreError, WideningError
 from captoken._format.spelling import shown
@@ -38,6 +39,10 @@ TOKEN_SET = "urn:captoken:token-type:token-set"  # noqa: S105, the name of a typ
 
 # What says in a request for a set which of its servers some keywords are for.
 _PLACES = frozenset(("only", "servers"))
+
+# What one application gets for one person in one task is one tree: see `_of_tree`.
+_TREE = primitives.label("login tree")
+_ID_SIZE = 16
 
 # Of what some library says no token can be made of: its words are for no client.
 _NOT_MADE = "no token can be made of this"
@@ -104,8 +109,11 @@ class Minter(NamedTuple):
         """Link 0 is the grant, link 1 the request. Raises IssuanceError for what asks for more."""
         grant, entry, ask = order.grant, order.entry, order.ask
         keyring = self._keys_for(order.audiences, ask)
+        random = self.random
+        if ask.by_login and not grant.counts:
+            random = _of_tree(self._tree(order), random)
         # One time for the token and for what is written of it.
-        minting = Issuer(keyring, clock=lambda: entry.now, random=self.random)
+        minting = Issuer(keyring, clock=lambda: entry.now, random=random)
         said = {
             "idp:iss": order.issuer,
             "policy:grant": grant.name,
@@ -130,6 +138,9 @@ class Minter(NamedTuple):
             # What shares keys has no servers of its own: all of the audiences get the same.
             own = grant.servers.get(order.audiences[0], {})
             root = minting.mint(audience=order.audiences, **who, **grant.give, **own)
+            # A person's own words are link 1, whatever is owed beside them.
+            if ask.by_login:
+                return self._owing(_narrowed(root, ask), grant, entry.task)
             root = self._owing(root, grant, entry.task)
             return _narrowed(root, ask)
         except WideningError as error:
@@ -138,6 +149,11 @@ class Minter(NamedTuple):
             if isinstance(error, IssuanceError):
                 raise
             raise IssuanceError(own_words(error, _NOT_MADE), "invalid_request") from None
+
+    def _tree(self, order: Order) -> bytes:
+        """The id of the tokens of a task, for one server and by one grant (spec 44.25)."""
+        those = (self.policy.origin, order.entry.task, order.grant.name, *order.audiences)
+        return primitives.sha256(_TREE + msgspec.json.encode(those))[:_ID_SIZE]
 
     def keyring(self) -> Keyring:
         """The root keys of the moment. Raises StoreError if they cannot be had: nothing is minted.
@@ -170,6 +186,16 @@ class Minter(NamedTuple):
             need = {**grant.approval.need, "task": task}
             root = root.require(discharger.public, need=need, location=discharger.url)
         return root
+
+
+def _of_tree(tree: bytes, random: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """Random bytes, of which the first are the id of a token.
+
+    A session of MCP is of the tree that opened it (40.12), and an application refreshes its token
+    within a session.
+    """
+    first = iter((tree,))
+    return lambda size: next(first, None) or random(size)
 
 
 def _narrowed(root: Token, ask: Ask) -> Token:

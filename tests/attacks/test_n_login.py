@@ -392,6 +392,104 @@ def test_what_is_unticked_stays_away(alice: Person) -> None:
     assert said["authorization_details"][0]["operations"] == ["select"]
 
 
+# --- step-up ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh(here: tuple[str, House], alice: Person) -> Person:
+    """Her, for whom nothing acts yet."""
+    now = int(here[1].clock())
+    for one in here[1].registry.logins_of("people:alice", now):
+        here[1].registry.end(Ending(now=now, task=one.task))
+    return alice
+
+
+def begun(person: Person, rights: list[str], **asked: Any) -> dict[str, Any]:
+    """What an application gets, by a page on which she ticks these."""
+    more = {"client_id": asked["client_id"]} if "client_id" in asked else {}
+    said: dict[str, Any] = person.exchange(code_in(person.send(person.form(person.page(**asked), rights=rights))), **more).json()
+    return said
+
+
+WANTED = {"scope": "notes tool:read tool:mail.list"}
+LIST = Access(tool="mail.list", arguments={})
+
+
+def test_more_is_added_to_the_task_of_that_person_and_that_application(fresh: Person, bob: Person) -> None:
+    """The specification's rule 44.24. Another person's task, and another application's, are not there."""
+    first = begun(fresh, ["tool:read"])
+    for stranger, asked in ((bob, WANTED), (fresh, {**WANTED, "client_id": "other"})):
+        page = stranger.page(**asked)
+        assert boxes(page) == ["tool:read", "tool:mail.list"] or boxes(page) == ["tool:mail.list", "tool:read"]
+        assert "already" not in page.text
+        assert begun(stranger, ["tool:read"], **asked)["task"] != first["task"]
+    page = fresh.page(**WANTED)
+    assert boxes(page) == ["tool:mail.list"] and "You have allowed it already" in page.text
+    more = begun(fresh, ["tool:mail.list"], **WANTED)
+    assert more["task"] == first["task"] and at_notes(more) == at_notes(more, LIST) == "allowed"
+
+
+def test_what_is_added_is_what_the_page_showed(fresh: Person) -> None:
+    """A box for what the policy gives, and nobody asked for; and one for what it does not give."""
+    begun(fresh, ["tool:read"])
+    for box in ("tool:mail.*", "tool:mail.send", "tool:purge", "tool:read"):
+        answer = fresh.send(fresh.form(fresh.page(**WANTED), rights=["tool:mail.list", box]))
+        assert answer.status_code == 200 and "did not have" in answer.text
+    assert "Tick at least one thing" in fresh.send(fresh.form(fresh.page(**WANTED), rights=[])).text
+
+
+def test_a_page_for_more_is_shown_again_once_the_task_has_ended(here: tuple[str, House], fresh: Person) -> None:
+    """What she has seen says what it is added to: she is not made to begin something else."""
+    first = begun(fresh, ["tool:read"])
+    form = fresh.form(fresh.page(**WANTED))
+    here[1].registry.end(Ending(now=int(here[1].clock()), task=first["task"]))
+    answer = fresh.send(form)
+    assert answer.status_code == 200 and "has changed meanwhile" in answer.text
+
+
+def test_a_code_for_more_that_comes_twice_ends_the_task(here: tuple[str, House], fresh: Person) -> None:
+    first = begun(fresh, ["tool:read"])
+    code = code_in(fresh.send(fresh.form(fresh.page(**WANTED))))
+    assert fresh.exchange(code).status_code == 200
+    assert error_of(fresh.exchange(code)) == "invalid_grant"
+    assert not here[1].registry.is_live(first["task"], int(here[1].clock()))
+    assert error_of(fresh.refresh(first["refresh_token"])) == "invalid_grant"
+
+
+def test_a_code_for_more_is_of_no_use_to_a_task_that_has_ended(here: tuple[str, House], fresh: Person) -> None:
+    first = begun(fresh, ["tool:read"])
+    code = code_in(fresh.send(fresh.form(fresh.page(**WANTED))))
+    here[1].registry.end(Ending(now=int(here[1].clock()), task=first["task"]))
+    assert error_of(fresh.exchange(code)) == "invalid_grant"
+
+
+def test_what_is_counted_is_not_added_to(fresh: Person) -> None:
+    """It is given once in a task: what is asked for later is a task of its own, with all that its page says."""
+    asked = {"scope": "sales table:sales:select", "resource": "sales-db"}
+    first = begun(fresh, ["table:sales:select"], **asked)
+    page = fresh.page(scope="sales table:sales:insert", resource="sales-db")
+    assert boxes(page) == ["table:sales:insert"] and "already" not in page.text
+    assert begun(fresh, ["table:sales:insert"], scope="sales table:sales:insert", resource="sales-db")["task"] != first["task"]
+
+
+@pytest.mark.parametrize(
+    "scope, why",
+    [
+        ("notes sales", "must name one grant"), ("notes tool:%6Dail.list", "must name one grant"), ("notes tool:purge", "gives nothing"),
+        ("notes table:sales:select", "gives nothing"), ("tool%3Aread", "no such grant"), ("notes " + " ".join(f"tool:t{n}" for n in range(33)), "at most 32"),
+    ],
+)  # fmt: skip
+def test_a_scope_that_is_no_right_is_refused(fresh: Person, scope: str, why: str) -> None:
+    assert why in refused(fresh.page(scope=scope))
+
+
+def test_the_names_of_rights_are_text_on_the_page(fresh: Person) -> None:
+    begun(fresh, ["tool:read"])
+    page = fresh.page(scope="notes tool:mail.list tool:%3Cscript%3Ealert%281%29%3C%2Fscript%3E tool:mail.%E2%80%AEx")
+    assert "<script" not in page.text and "&lt;script&gt;alert(1)" in page.text
+    assert "\u202e" not in page.text and "u{202e}" in page.text
+
+
 # --- the login --------------------------------------------------------------------------------------------------------
 
 

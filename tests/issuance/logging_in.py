@@ -80,6 +80,7 @@ class House:
     def __init__(self, origin: str, registry: Any = None, clock: Callable[[], float] = time, **facts: Any) -> None:
         policy = read(facts.pop("policy", POLICY).format(origin=origin))
         self.registry = MemoryRegistry(floor=0) if registry is None else registry
+        self.clock: Any = clock
         self.people = People(f"{origin}/people", "here", f"{origin}/login/callback", clock=clock)
         keys = ProviderKeys(policy, sources={"people": self.people.keys})
         self.service = IssuanceService(policy, KEYRING, self.registry, keys=keys, clock=clock, **facts)

@@ -45,6 +45,10 @@ def loaded(old: str = "", new: str = "", more: str = "") -> Policy:
         ('clients = ["desk"]\nagents', 'keys = "shared"\nclients = ["desk"]\nagents', "no bound, no approval"),
         ('provider = "people"\nclient_id = "here"\n', f'provider = "ci"\nclient_id = "here"\n{CI}', "the subject is of provider ci, where people log"),
         ('clients = ["desk"]\nagents', 'clients = ["desk"]\nactor = { provider = "people", sub = "x" }\nagents', "names no workloads|there is no actor"),
+        ("[grant.notes]", '[grant."tool:x"]', "must not begin with table: or tool:"),
+        ('agents = ["shell"]', 'agents = ["shell"]\nfirst = { tools = {} }', "first: it is for a grant that has clients"),
+        ("task_max = 7200", "task_max = 7200\nfirst = { tools = { purge = {} } }", r"first: .*purge"),
+        ("task_max = 7200", "task_max = 7200\nfirst = { uses = 3 }", "first: it has allow, columns, operations, tables, tools"),
     ],
 )  # fmt: skip
 def test_what_nobody_could_log_in_with_does_not_load(old: str, new: str, why: str) -> None:

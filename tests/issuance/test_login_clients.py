@@ -26,7 +26,7 @@ from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull,
 from captoken.cli.trial.command import Trial
 from tests.adapters.serving import listening, origin_of, served
 
-from .logging_in import APP, Person, at_documents, sent_back
+from .logging_in import APP, Person, _browsers, at_documents, boxes, sent_back
 from .office import node
 
 DOCUMENT = {"client_id": APP, "client_name": "App", "redirect_uris": ["http://127.0.0.1/callback"]}
@@ -37,6 +37,8 @@ BACK = "http://127.0.0.1:5678/callback"
 def trial() -> Iterator[str]:
     with listening() as one, served(Trial(origin_of(one), at_documents({APP: DOCUMENT})), one, lifespan="on") as origin:
         yield origin
+    while _browsers:
+        _browsers.pop().close()
 
 
 class Kept:
@@ -111,6 +113,80 @@ def test_mcp_sdk_refreshes_what_is_no_good_any_more(trial: str) -> None:
         person.web.close()
 
 
+def test_mcp_sdk_steps_up_within_a_session(trial: str) -> None:
+    """One click: what she unticked is refused, she is asked for that alone, and the call goes through in the session it began in."""
+    kept, person, pages = Kept(), Person(trial), []
+    ticked: list[list[str] | None] = [["tool:read_note"], None]
+
+    async def redirect(address: str) -> None:
+        page = await asyncio.to_thread(person.go, address)
+        pages.append(page)
+        came.update(sent_back(await asyncio.to_thread(person.send, person.form(page, rights=ticked.pop(0)))))
+
+    async def callback() -> AuthorizationCodeResult:
+        return AuthorizationCodeResult(code=came["code"], state=came["state"], iss=came["iss"])
+
+    came: dict[str, str] = {}
+    wanted = OAuthClientMetadata(client_name="App", redirect_uris=[BACK], token_endpoint_auth_method="none")  # type: ignore[list-item]
+    auth = OAuthClientProvider(f"{trial}/mcp", wanted, kept, redirect, callback, client_metadata_url=APP)
+    calls = [("read_note", {"name": "milk"}), ("write_note", {"name": "draft", "text": "x"}), ("read_note", {"name": "draft"}), ("delete_notes", {})]
+
+    async def run() -> list[str]:
+        async with (
+            create_mcp_http_client(auth=auth) as web,
+            streamable_http_client(f"{trial}/mcp", http_client=web) as (read, write, *_),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            answers: list[Any] = [await session.call_tool(tool, arguments) for tool, arguments in calls]
+            return [str(answer.content[0].text) for answer in answers]
+
+    try:
+        said = asyncio.run(run())
+    finally:
+        person.web.close()
+    assert said[:3] == ["Buy milk.", "Written: draft", "x"] and said[3].startswith("Not permitted")
+    # What no page could allow opened none.
+    assert len(pages) == 2 and boxes(pages[1]) == ["tool:write_note"]
+    assert "wants to do more for you" in pages[1].text and "You have allowed it already" in pages[1].text
+    assert kept.tokens is not None and kept.tokens.scope == "notes tool:write_note"
+
+
+@pytest.mark.filterwarnings("ignore:Using in-memory token storage:UserWarning")
+def test_fastmcps_client_steps_up(trial: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    person = Person(trial)
+    browsers: list[threading.Thread] = []
+    offered: list[list[str]] = []
+
+    def visit(address: str) -> None:
+        page = person.go(address)
+        offered.append(boxes(page))
+        back = person.send(person.form(page, rights=offered[0][:1] if len(offered) == 1 else None))
+        assert httpx.get(back.headers["location"]).status_code == 200
+
+    def opened(address: str) -> bool:
+        browsers.append(threading.Thread(target=visit, args=(address,)))
+        browsers[-1].start()
+        return True
+
+    monkeypatch.setattr("webbrowser.open", opened)
+
+    async def call() -> str:
+        auth = OAuth(client_id="inspector", callback_host="127.0.0.1", scopes=["notes"])
+        async with FastClient(f"{trial}/mcp", auth=auth) as client:
+            # A request that began a login is sent once more, and is not asked about again.
+            await client.call_tool("read_note", {"name": "milk"})
+            answer: Any = await client.call_tool("write_note", {"name": "draft", "text": "x"})
+            return str(answer.content[0].text)
+
+    try:
+        assert asyncio.run(call()) == "Written: draft" and offered == [["tool:read_note", "tool:write_note"], ["tool:write_note"]]
+    finally:
+        for browser in browsers:
+            browser.join()
+        person.web.close()
+
+
 @pytest.mark.filterwarnings("ignore:Using in-memory token storage:UserWarning")
 def test_fastmcps_client(trial: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a client of the policy. It listens on a port of its own choice, and opens a browser."""
@@ -157,24 +233,27 @@ def test_oauth4webapi(trial: str) -> None:
     assert parse_qs(urlsplit(back).query)["iss"] == [trial]
 
 
-def answering(command: list[str], person: Person, where: str) -> str:
+def answering(command: list[str], person: Person, where: str, rights: list[str] | None = None, says: str = "", **more: str) -> str:
     """What a program prints that names an address for a browser, once a person has been there. Its own callback is awaited, or its input."""
     folder = Path(os.environ["CAPTOKEN_MCP_SERVERS"]).resolve()
     environ = {
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "HOME": where, "MCP_AUTO_OPEN_ENABLED": "true", "MCP_INSPECTOR_SECRET_STORE": "memory",
+        **more,
     }  # fmt: skip
     with subprocess.Popen(
         command, cwd=folder, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         lines: list[str] = []
+        process.stdin.write(says)
+        process.stdin.flush()
         try:
             for line in process.stdout:
                 lines.append(line)
                 found = re.search(r"navigate to: (\S+)", line)
                 if found is None:
                     continue
-                back = person.send(person.form(person.go(found[1]))).headers["location"]
+                back = person.send(person.form(person.go(found[1]), rights=rights)).headers["location"]
                 if "6276" in back:
                     assert httpx.get(back).status_code == 200
                 else:
@@ -183,7 +262,6 @@ def answering(command: list[str], person: Person, where: str) -> str:
             assert process.wait(timeout=30) == 0, "".join(lines)
         finally:
             process.kill()
-            person.web.close()
     return "".join(lines)
 
 
@@ -197,6 +275,21 @@ def test_mcp_inspectors_command_line(trial: str, tmp_path: Path) -> None:
     asked = ["--cli", f"{trial}/mcp", "--client-id", "inspector", "--method", "tools/call", "--tool-name", "read_note", "--tool-arg", "name=milk"]
     said = answering(["node", "node_modules/.bin/mcp-inspector", *asked], Person(trial), str(tmp_path))
     assert json.loads(said[said.index("\n{\n") :])["content"][0]["text"] == "Buy milk."
+
+
+@pytest.mark.mcpservers
+def test_mcp_inspectors_command_line_steps_up(trial: str, tmp_path: Path) -> None:
+    """It keeps its tokens in a file. The second call needs what she unticked: it asks whether to, and sends her there."""
+    person, where = Person(trial), str(tmp_path)
+
+    def call(tool: str, *arguments: str, **facts: Any) -> str:
+        given = [part for one in arguments for part in ("--tool-arg", one)]
+        asked = ["--cli", f"{trial}/mcp", "--client-id", "inspector", "--method", "tools/call", "--tool-name", tool, *given]
+        said = answering(["node", "node_modules/.bin/mcp-inspector", *asked], person, where, **facts, MCP_INSPECTOR_SECRET_STORE="file")
+        return str(json.loads(said[said.index("\n{\n") :])["content"][0]["text"])
+
+    assert call("read_note", "name=milk", rights=["tool:read_note"]) == "Buy milk."
+    assert call("write_note", "name=draft", "text=x", says="y\n") == "Written: draft"
 
 
 TYPESCRIPT = """
@@ -242,3 +335,13 @@ def test_the_sdk_in_typescript(trial: str, tmp_path: Path) -> None:
     """It logs in by the 401, and refreshes by a second one."""
     said = answering(["node", "--input-type=module", "-e", TYPESCRIPT, f"{trial}/mcp", BACK], Person(trial), str(tmp_path))
     assert said.splitlines()[-2:] == ["Buy milk.", "Buy milk. true"], said
+
+
+@pytest.mark.mcpservers
+def test_the_older_sdk_in_typescript_does_not_loop(trial: str, tmp_path: Path) -> None:
+    """Its provider of 1.x refreshes in place of asking. It is told once more, and gives up: no page opens."""
+    person = Person(trial)
+    script = TYPESCRIPT.replace("name: 'read_note', arguments: { name: 'milk' }", "name: 'write_note', arguments: { name: 'draft', text: 'x' }")
+    caught = script.replace("console.log(await called(made()))", "console.log(await called(made()).catch((error) => `${error.code} ${error.message}`))", 1)
+    said = answering(["node", "--input-type=module", "-e", caught.replace("tokens = { ...tokens", "process.exit(0)\ntokens = { ...tokens"), f"{trial}/mcp", BACK], person, str(tmp_path), ["tool:read_note"])
+    assert "403" in said and "upscoping" in said and said.count("navigate to") == 1, said

@@ -69,12 +69,15 @@ class Refusals:
 
     `realm`: names what is protected, in each challenge.
     `metadata`: the URL where a client finds out whom to ask for a token; None for nowhere.
+    `steps_up`: clients that read `insufficient_scope` ask a person for more. So what no person can
+    allow is told without that error, and they do not ask in vain.
 
-    Both are shown to anybody. Raises ValueError for what cannot stand in a header, and for a URL
-    that is neither https nor on this machine.
+    The first two are shown to anybody. Raises ValueError for what cannot stand in a header, and for
+    a URL that is neither https nor on this machine.
     """
 
-    def __init__(self, realm: str, metadata: str | None) -> None:
+    def __init__(self, realm: str, metadata: str | None, *, steps_up: bool = False) -> None:
+        self._steps_up = steps_up
         if _quotable(realm) is None:
             raise ValueError(
                 "a realm must be printable ASCII without quotes and backslashes, not "
@@ -109,16 +112,19 @@ class Refusals:
         told = {"retry": "later" if is_for_now else "no", "for_model": problem.text}
         return self._refusal(problem.status, error, problem.text, told)
 
-    def denied(self, denied: Denied) -> Response:
+    def denied(self, denied: Denied, scope: str | None = None) -> Response:
         """What a client is told of a denial: what it asked for, and nothing of what others wrote.
 
         The decision is for the operator: it says which caveat prohibits what, and so what the token
-        permits.
+        permits. `scope`: what the client may ask a person for, who could allow it (44.24).
         """
         told = client_fields(denied.decision, denied.public)
         if denied.decision.id:
             told["decision"] = denied.decision.id
-        return self._refusal(_STATUS[denied.kind], _ERRORS[denied.kind], denied.public, told)
+        if scope is not None:
+            told["scope"] = scope
+        status, error = _STATUS[denied.kind], _ERRORS[denied.kind]
+        return self._refusal(status, error, denied.public, told, scope)
 
     def _refusal(
         self,
@@ -126,6 +132,7 @@ class Refusals:
         error: str,
         text: str,
         told: Mapping[str, Any],
+        scope: str | None = None,
     ) -> Response:
         said = {
             "error": error,
@@ -135,7 +142,11 @@ class Refusals:
         response = _problem(status, text, said)
         if status not in _CHALLENGED:
             return response
+        if self._steps_up and error == "insufficient_scope" and scope is None:
+            return _challenging(response, self._challenge)
         details = f'error="{error}", error_description="{text}"'
+        if scope is not None:
+            details += f', scope="{scope}"'  # RFC 6750, 3
         return _challenging(response, f"{self._challenge}, {details}")
 
 

@@ -138,13 +138,14 @@ class Codes:
             plan = self._planned(request, standing, asking)
             task = plan.entry.task
             ends = login_ends(allowed.identity, standing.policy)
-            until = min(plan.entry.deadline, ends)
+            until = min(plan.entry.deadline, ends, allowed.until or ends)
         await self._use(structs.replace(login, task=task, until=until), text, asking)
         if plan is None:
             plan = self._planned(request, standing, asking)
 
         await self._ends.check_heard(standing, allowed.identity)
         answer = await self._enter(standing, asking, plan)
+        answer["scope"] = " ".join((plan.grant.name, *allowed.scope))
         # What is counted is taken once in a task.
         if not plan.grant.counts:
             answer["refresh_token"] = text.successor(login.salt).text()
@@ -183,7 +184,8 @@ class Codes:
         """What is to happen, by the policy of now. Raises IssuanceError, StoreError."""
         ask = asking.ask
         grant = standing.desk.chosen(ask, asking.subject, None)
-        if request.scope is not None and read_scope(request.scope) not in (None, grant.name):
+        named, _ = read_scope(request.scope)
+        if named not in (None, grant.name):
             raise IssuanceError("the scope is not what was allowed", "invalid_scope")
         meant = {standing.policy.resource_of(one) for one in request.resources}
         if meant - set(ask.resources):

@@ -18,7 +18,8 @@ from captoken._language import patterns
 from captoken._language.caveats import BUILT_IN
 from captoken._language.tool import Tools
 from captoken.adapters._http.exchange import Response
-from captoken.adapters._issuance.offers import Offer, Right
+from captoken.adapters._issuance.offers import Offer
+from captoken.adapters._scopes import Right
 from captoken.issuance.applications import address_of
 
 _STYLE = """
@@ -105,23 +106,53 @@ def consent(look: Look, offer: Offer, sealed: str, notice: str = "") -> Response
     limits = "".join(f"<li>{_shown(line)}</li>" for line in _limits(offer.gives))
     limits = f"<h2>Within these limits</h2><ul>{limits}</ul>" if limits else ""
     told = f'<p class="warn" role="alert">{_shown(notice)}</p>' if notice else ""
+    goes_on = offer.goes_on
+    legend = "It may" if goes_on is None else "New: it may also"
     rest = (
         f"{told}<p>{_published(offer)}</p>{_goes_to(offer)}"
         f'<form method="post" action="{look.base}/authorize/decide">'
         f'<input type="hidden" name="request" value="{sealed}">'
-        f"<fieldset><legend>It may, at <bdi>{_escaped(offer.audience)}</bdi>:</legend>"
-        f'<p class="soft">Untick what it does not need.</p>{boxes}</fieldset>{limits}'
+        f"<fieldset><legend>{legend}, at <bdi>{_escaped(offer.audience)}</bdi>:</legend>"
+        f'<p class="soft">Untick what it does not need.</p>{boxes}</fieldset>'
+        f"{_by_column(offer)}{_missing(offer)}{_before(offer)}{limits}"
         f"<h2>For how long</h2><p>{_how_long(offer)}</p>"
         '<div class="buttons"><button name="answer" value="deny">Deny</button>'
         '<button class="go" name="answer" value="allow">Allow</button></div></form>'
         f'<p class="soft">You are logged in as {_shown(offer.subject)}. The policy of this service '
-        f'gives this as &#8220;{_shown(offer.grant.name)}&#8221;, and nothing more. '
+        f"gives this as &#8220;{_shown(offer.grant.name)}&#8221;{_rest(offer)}. "
         f'<a href="{look.base}/grants">What you have allowed</a></p>'
     )
     back = address_of(offer.asked.redirect)
     origin = "" if back is None else back.origin
-    title = f"{application.name} wants to act for you"
-    return page(look, 200, title, rest, f"<h1>{name} wants to act for you</h1>", origin)
+    wants = "wants to act for you" if goes_on is None else "wants to do more for you"
+    title = f"{application.name} {wants}"
+    return page(look, 200, title, rest, f"<h1>{name} {wants}</h1>", origin)
+
+
+def _rest(offer: Offer) -> str:
+    """Is there more that the policy gives, and nobody asks for?"""
+    return ", and nothing more" if offer.is_all else ". It could ask for more later"
+
+
+def _by_column(offer: Offer) -> str:
+    """What columns count for, where there are boxes for them."""
+    if not any(right.column for right in offer.rights):
+        return ""
+    return '<p class="soft">A column counts for all that it may do with that table.</p>'
+
+
+def _missing(offer: Offer) -> str:
+    """What was asked for, and nobody can allow here."""
+    those = "".join(f"<li>{_what(right)}</li>" for right in offer.missing)
+    return f"<h2>It also asks for this, and cannot have it</h2><ul>{those}</ul>" if those else ""
+
+
+def _before(offer: Offer) -> str:
+    """What she has allowed before, to which the boxes are added."""
+    if offer.goes_on is None:
+        return ""
+    those = "".join(f"<li>{_what(right)}</li>" for right in offer.held)
+    return f"<h2>You have allowed it already</h2><ul>{those}</ul>"
 
 
 def _published(offer: Offer) -> str:
@@ -152,18 +183,22 @@ def _box(right: Right, gives: Mapping[str, Any]) -> str:
     """One right with its box, and what a tool may be given."""
     more = ""
     if right.kind == "tool":
-        what = f"Use the tool <strong>{_shown(right.name)}</strong>"
         (line,) = Tools({right.name: gives["tools"][right.name]}).words(0, {})
         more = f'<br><span class="soft">with {_shown(line.rpartition(", with ")[2])}</span>'
-    else:
-        verb = _OPERATIONS.get(right.operation)
-        said = f"{verb} " if verb else f"Do {_shown(right.operation)} on "
-        what = f"{said}<strong>{_shown(right.name)}</strong>"
-    value = escape(right.value)
     return (
-        f'<label><input type="checkbox" name="right" value="{value}" checked>'
-        f"<span>{what}{more}</span></label>"
+        f'<label><input type="checkbox" name="right" value="{escape(right.text)}" checked>'
+        f"<span>{_what(right)}{more}</span></label>"
     )
+
+
+def _what(right: Right) -> str:
+    """A right in words."""
+    if right.kind == "tool":
+        return f"Use the tool <strong>{_shown(right.name)}</strong>"
+    verb = _OPERATIONS.get(right.operation)
+    said = f"{verb} " if verb else f"Do {_shown(right.operation)} on "
+    column = f"column <strong>{_shown(right.column)}</strong> of " if right.column else ""
+    return f"{said}{column}<strong>{_shown(right.name)}</strong>"
 
 
 def _limits(gives: Mapping[str, Any]) -> list[str]:
@@ -185,6 +220,8 @@ def _how_long(offer: Offer) -> str:
     grant = offer.grant
     if grant.counts:
         return f"For {span(grant.expires_in)}, once."
+    if offer.goes_on is not None:
+        return f"As before: until you end it, or until {_time(offer.goes_on.until)}."
     return f"Until you end it, for {span(grant.task_max)} at most."
 
 

@@ -37,7 +37,7 @@ from captoken.adapters._http.exchange import Receive, Response, Scope, values_of
 from captoken.adapters._issuance import login_pages as pages
 from captoken.adapters._issuance.answers import form
 from captoken.adapters._issuance.ends import Ends
-from captoken.adapters._issuance.offers import Asked, Offer, offer_of, read_asked
+from captoken.adapters._issuance.offers import Asked, GoesOn, Offer, offer_of, read_asked
 from captoken.adapters._issuance.sessions import Cookies, Session
 from captoken.adapters._issuance.standing import Standing
 from captoken.issuance.applications import Application, address_of
@@ -75,6 +75,11 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     redirect: str
     challenge: str
     keywords: dict[str, Any]
+
+    # The rights that were asked for by name, and are there; and the end of the task that this is
+    # added to, if it is.
+    scope: tuple[str, ...] = ()
+    until: int | None = None
 
 
 class Visit(NamedTuple):
@@ -179,10 +184,34 @@ class Logins:
             raise IssuanceError(
                 "the redirect_uri is not one of the application's", "invalid_request"
             )
+        running = await self._running(application, visit) if asked.rights else []
         try:
-            return offer_of(asked, application, visit.identity, standing.desk)
+            return offer_of(asked, application, visit.identity, standing.desk, running)
         except IssuanceError as error:
             raise _ReturnedError(error, asked) from None
+
+    async def _running(
+        self, application: Application, visit: Visit
+    ) -> list[tuple[str, str, GoesOn]]:
+        """What an application does for her now: grant, server and the rest, the newest first."""
+        found: list[tuple[str, str, GoesOn]] = []
+        for one, allowed in await self._live(visit):
+            if one.client == application.id:
+                rest = GoesOn(task=one.task, until=one.until, keywords=allowed.keywords)
+                found.append((allowed.grant, allowed.audience, rest))
+        return found
+
+    async def _live(self, visit: Visit) -> list[tuple[KeptLogin, Allowed]]:
+        """What she has allowed, and still lasts: of each task the newest."""
+        now = read_clock(self._clock)
+        found: dict[str, KeptLogin] = {}
+        for one in await asyncio.to_thread(self._registry.logins_of, visit.login.subject, now):
+            found.setdefault(one.task, one)
+        return [
+            (one, msgspec.json.decode(one.content, type=Allowed))
+            for one in found.values()
+            if await asyncio.to_thread(self._registry.is_live, one.task, now)
+        ]
 
     async def _application(self, id: str, policy: Policy) -> Application:
         """The application with this id. Raises IssuanceError for one that no grant is for."""
@@ -240,7 +269,7 @@ class Logins:
     ) -> Response:
         """Write what she allowed, and send the browser on with a code."""
         now = read_clock(self._clock)
-        asked = offer.asked
+        asked, goes_on = offer.asked, offer.goes_on
         allowed = Allowed(
             identity=visit.identity,
             name=offer.application.name,
@@ -249,6 +278,8 @@ class Logins:
             redirect=asked.redirect,
             challenge=asked.challenge,
             keywords=keywords,
+            scope=offer.scope(keywords),
+            until=None if goes_on is None else goes_on.until,
         )
         content = msgspec.json.encode(allowed)
         code = visit.session.code(said["once"], primitives.sha256(content))
@@ -262,6 +293,7 @@ class Logins:
             content=content,
             secret=code.digest,
             salt=random_bytes(32),
+            task="" if goes_on is None else goes_on.task,
             begun=now,
             until=now + CODE_LIFE,
         )
@@ -303,23 +335,17 @@ class Logins:
         return await self._list(visit)
 
     async def _list(self, visit: Visit) -> Response:
-        now = read_clock(self._clock)
-        found = await asyncio.to_thread(self._registry.logins_of, visit.login.subject, now)
-        running: list[pages.Running] = []
-        for one in found:
-            if not await asyncio.to_thread(self._registry.is_live, one.task, now):
-                continue
-            allowed = msgspec.json.decode(one.content, type=Allowed)
-            running.append(
-                pages.Running(
-                    sealed=visit.session.sealed(_END, {"id": one.id}),
-                    application=_named(one.client, allowed.name),
-                    grant=allowed.grant,
-                    audience=allowed.audience,
-                    begun=one.begun,
-                    until=one.until,
-                )
+        running = [
+            pages.Running(
+                sealed=visit.session.sealed(_END, {"id": one.id}),
+                application=_named(one.client, allowed.name),
+                grant=allowed.grant,
+                audience=allowed.audience,
+                begun=one.begun,
+                until=one.until,
             )
+            for one, allowed in await self._live(visit)
+        ]
         log_out = visit.session.sealed(_END, {"id": None})
         return pages.grants(self._look, visit.login.subject, running, log_out)
 

@@ -5,6 +5,9 @@ client that could log in by itself, or refresh its token, waits for a 401. So th
 application that the SDK makes. It answers requests that bring no token at all, and those whose
 header has one that is no good: expired, revoked, forged.
 
+With `step_up`, a call that the person's own link alone refuses is answered 403 here, with what the
+client may ask her for (spec 44.24).
+
 It permits nothing. Whatever it lets through comes to the guard, which looks at the token; whatever
 it cannot read, it lets through.
 """
@@ -12,7 +15,7 @@ it cannot read, it lets through.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -34,6 +37,9 @@ from captoken.adapters._http.origins import origin_of
 from captoken.adapters._http.refusals import METADATA_PATH, Refusals, metadata_of
 from captoken.adapters._mcp.messages import check_crowded, has_token
 
+# Of headers and a message: the denial of what a person could allow, and what to ask her for.
+Lifted: TypeAlias = Callable[[Iterable[Header], Any], Awaitable[tuple[Denied, str] | None]]
+
 
 class Challenging:
     """The application of an MCP server, behind challenges."""
@@ -48,10 +54,12 @@ class Challenging:
         resource: str,
         resource_metadata: str | Mapping[str, Any],
         max_body: int,
+        lifted: Lifted | None = None,
     ) -> None:
         """`needs_token`: whether a method does. `refused`: is awaited with each challenge.
 
         `spurned`: the denial of a token in headers that is no good, once it is on record.
+        `lifted`: the denial of a message that a person could allow, and what to ask her for.
 
         Raises ValueError for a `resource` that is neither https nor on this machine.
         """
@@ -68,6 +76,7 @@ class Challenging:
         if isinstance(resource_metadata, Mapping):
             self._metadata = metadata_of(resource, resource_metadata)
             resource_metadata = origin + self._metadata_path
+        self._lifted = lifted
         self._refusals = Refusals(origin, resource_metadata)
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -90,25 +99,25 @@ class Challenging:
         except ClientGone:
             return None
         # With a header of any kind it is the guard's to say.
-        if self._lacks_token(sent):
+        said = _decoded(sent)
+        if self._lacks_token(said):
             if not values_of(scope["headers"], b"authorization"):
                 await self._refused()
                 return await reply.answer(self._refusals.unauthenticated())
             denied = await self._spurned(scope["headers"])
             if denied is not None:
                 return await reply.answer(self._refusals.denied(denied))
+            lifted = await self._lifted(scope["headers"], said) if self._lifted else None
+            if lifted is not None:
+                return await reply.answer(self._refusals.denied(*lifted))
         return await self._app(scope, body.receive, send)
 
-    def _lacks_token(self, sent: bytes) -> bool:
+    def _lacks_token(self, said: Any) -> bool:
         """Whether a message needs a token and has none in its `_meta`.
 
         Of several in one body, as older protocols have them, one is enough. It is looked for among
         the first; behind them it is for the guard to refuse.
         """
-        try:
-            said = msgspec.json.decode(sent)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            return False
         messages = said[:MESSAGES] if isinstance(said, list) else [said]
         return any(self._is_bare(message) for message in messages)
 
@@ -118,3 +127,11 @@ class Challenging:
         params = message.get("params")
         meta = params.get("_meta") if isinstance(params, dict) else None
         return self._needs_token(message["method"]) and not has_token(meta)
+
+
+def _decoded(sent: bytes) -> Any:
+    """What was posted, as JSON; None for what is none."""
+    try:
+        return msgspec.json.decode(sent)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None

@@ -24,7 +24,8 @@ from msgspec import structs
 
 from captoken import current
 from captoken._format.text import without_proof
-from captoken._language.bounds import BODY_BYTES, TOO_LARGE, too_large
+from captoken._language.access import Access
+from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded, too_large
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import AsyncGrant, Grant
 from captoken._verification.records import CODES
@@ -51,6 +52,7 @@ from captoken.adapters._mcp.messages import (
 )
 from captoken.adapters._mcp.sessions import Sessions
 from captoken.adapters._mcp.started_with import Default, StartedWith
+from captoken.adapters._step_up import StepUps, steps_of
 from captoken.tools import Attributes, Cost, telling
 
 # Why the guard refuses by itself; for the trail, not for whoever asked.
@@ -167,6 +169,8 @@ class Gate:
         self._open_lists = list_without_token is True
         self._header = authorization_header is True
         self.sessions = Sessions(self)
+        # Are clients told what a person could allow?
+        self.steps_up = False
         self._default: Default | None = StartedWith() if default_from_environment else None
 
     @classmethod
@@ -294,8 +298,11 @@ class Gate:
         resource: str,
         resource_metadata: str | Mapping[str, Any],
         max_body: int = BODY_BYTES,
+        step_up: bool = False,
     ) -> Challenging:
         """`app` behind challenges: see the guards. Raises ValueError."""
+        steps = steps_of(step_up, resource_metadata)
+        self.steps_up = steps is not None
         if not self._header:
             raise ValueError(
                 "a challenge asks for a token in the Authorization header, but this guard reads "
@@ -309,7 +316,55 @@ class Gate:
             resource=resource,
             resource_metadata=resource_metadata,
             max_body=max_body,
+            lifted=None if steps is None else partial(self.lifted, steps),
         )
+
+    async def lifted(
+        self, steps: StepUps, headers: Iterable[Header], said: Any
+    ) -> tuple[Denied, str] | None:
+        """The denial of a message that a person could allow, on record, and what to ask her for.
+
+        None for any other message: the guard says what becomes of it. It is asked without effects.
+        """
+        text = _bearer(headers)
+        access = self._called(said)
+        if text is None or access is None:
+            return None
+        try:
+            grant = await answer_of(self._quiet(), lambda face: face.authenticate(text))
+        except Denied:
+            return None
+        # What the server knows of a call is asked where it could matter, as in each decision.
+        found: Decision = await answer_of(grant, lambda face: face.recheck([access]))
+        if not found and self._stated.asks_server:
+            try:
+                access = self._stated.access(access)
+            except Exception:
+                return None
+            found = await answer_of(grant, lambda face: face.recheck([access]))
+        scope = None if found else steps.scope_for(found)
+        if scope is None:
+            return None
+        denied: Decision = await answer_of(
+            self._verifier, lambda face: face.check(text, access)
+        )
+        return None if denied else (Denied(denied), scope)
+
+    def _called(self, said: Any) -> Access | None:
+        """The access of a request that waits for an answer; None for any other message."""
+        if not isinstance(said, dict) or said.get("id") is None:
+            return None
+        method, params = said.get("method"), said.get("params", {})
+        if not isinstance(method, str) or not isinstance(params, dict) or method in LISTS:
+            return None
+        access = access_of(method, params, self.prefix)
+        return access if access is not None and is_bounded(access) else None
+
+    def _quiet(self) -> Verifier:
+        """The verifier, without a trail: to look at what the guard itself will put on record."""
+        parts = self._verifier.blocking.parts
+        quiet = structs.replace(parts, stores=structs.replace(parts.stores, trail=None))
+        return Verifier.of_parts(quiet)
 
     async def spurned(self, headers: Iterable[Header]) -> Denied | None:
         """The denial of a token in headers that is no good, whatever is asked; None for any other.
@@ -317,16 +372,11 @@ class Gate:
         It is looked at without a record, since the guard makes one of what it lets in. A text with
         a proof is for the guard: here nobody knows what it has to be about.
         """
-        try:
-            text = text_in(headers)
-        except RequestError:
+        text = _bearer(headers)
+        if text is None:
             return None
-        if text is None or text != without_proof(text):
-            return None
-        parts = self._verifier.blocking.parts
-        quiet = structs.replace(parts, stores=structs.replace(parts.stores, trail=None))
         try:
-            await answer_of(Verifier.of_parts(quiet), lambda face: face.authenticate(text))
+            await answer_of(self._quiet(), lambda face: face.authenticate(text))
         except Denied as denied:
             if denied.kind != "invalid":
                 return None
@@ -488,6 +538,15 @@ class Gate:
         return NotLetIn(denied.kind, denied.public, decision=decision.id)
 
 
+def _bearer(headers: Iterable[Header]) -> str | None:
+    """The text in headers, if it is one without a proof."""
+    try:
+        text = text_in(headers)
+    except RequestError:
+        return None
+    return text if text is not None and text == without_proof(text) else None
+
+
 class Challenges:
     """What the guards of MCP and of fastmcp have in common for HTTP.
 
@@ -518,6 +577,7 @@ class Challenges:
         resource: str,
         resource_metadata: str | Mapping[str, Any],
         max_body: int = BODY_BYTES,
+        step_up: bool = False,
     ) -> Callable[..., Awaitable[None]]:
         """The server's ASGI application, answering 401 without a good token (RFC 6750, RFC 9728).
 
@@ -536,6 +596,8 @@ class Challenges:
         under its well-known path; or the URL of one that is elsewhere.
         `max_body`: bytes of a request that is posted, 256 KiB unless said. It is read before the
         server runs. A longer one is answered 413.
+        `step_up`: True answers 403 to a call that a person could allow after all, with what the
+        client may ask her for: see docs/mcp-login.md. False unless said.
 
         Raises ValueError for a URL that is neither https nor on this machine, and where
         `authorization_header=False` leaves the header to somebody else.
@@ -545,4 +607,5 @@ class Challenges:
             resource=resource,
             resource_metadata=resource_metadata,
             max_body=max_body,
+            step_up=step_up,
         )

@@ -14,7 +14,8 @@ from captoken._language import patterns
 from captoken._language.constraints import NOTHING, Constraint, In
 from captoken._verification.grant import Grant
 from captoken.adapters._mcp.calls import access_of
-from captoken.adapters._mcp.messages import LISTS
+from captoken.adapters._mcp.messages import CALL, LISTS
+from captoken.adapters._step_up import is_liftable
 
 # What refuses an access that a list asks about, and can still be stated when the call is made.
 _LATER = frozenset(
@@ -34,16 +35,23 @@ async def only_listed(
     items: Sequence[_Item],
     names: Iterable[object],
     prefix: str = "",
+    *,
+    steps_up: bool = False,
 ) -> list[_Item]:
     """Rule 5: of what a method lists, each by its name, what the grant can be used for.
 
-    `names` are those of `items`, in order. Nothing is charged and nothing recorded: no call is
-    made yet, and each that is made is decided on by itself.
+    `names` are those of `items`, in order. `steps_up`: the tools that a person could allow are
+    listed, too: a client calls what it knows of, and only then she is asked. Nothing is charged and
+    nothing recorded: no call is made yet, and each that is made is decided on by itself.
     """
     asked = list(names)
 
     def kept_of_all() -> list[bool]:
-        return [listed(grant, method, name, prefix) for name in asked]
+        return [
+            listed(grant, method, name, prefix)
+            or (steps_up and method == "tools/list" and _could_be_allowed(grant, name, prefix))
+            for name in asked
+        ]
 
     # In one thread, and not in one for each name: an overlay may have to be fetched.
     kept = await to_thread.run_sync(kept_of_all)
@@ -77,6 +85,12 @@ def listed(grant: Grant, method: str, name: object, prefix: str = "") -> bool:
 
     # No store is asked: what is used up is listed, and refused when it is called.
     return all(refusal.code in _LATER for refusal in grant.recheck((access,)).refusals)
+
+
+def _could_be_allowed(grant: Grant, name: object, prefix: str) -> bool:
+    """Could a person allow a tool, whose own word leaves it out? With some arguments."""
+    access = access_of(CALL, {"name": name}, prefix)
+    return access is not None and is_liftable(grant.recheck((access,)), _LATER)
 
 
 def _can_be_named(

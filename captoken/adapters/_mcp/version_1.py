@@ -131,7 +131,7 @@ async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
     listing = LISTS[message.method]
     items = getattr(result.root, listing.items)
     names = [plain_name(getattr(item, listing.key)) for item in items]
-    shown = await only_listed(grant, message.method, items, names)
+    shown = await only_listed(grant, message.method, items, names, steps_up=gate.steps_up)
     return _types.ServerResult(result.root.model_copy(update={listing.items: shown}))
 
 

@@ -48,5 +48,6 @@ def notes(keyring: Keyring, origin: str) -> tuple[Any, Any]:
         app,
         resource=f"{origin}/mcp",
         resource_metadata={"authorization_servers": [origin], "scopes_supported": ["notes"]},
+        step_up=True,
     )
     return guarded, app

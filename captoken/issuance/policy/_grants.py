@@ -58,6 +58,9 @@ _RIGHTS = frozenset(
     )
 )
 
+# What a page can offer a part of.
+_OFFERED = frozenset(("tables", "operations", "allow", "columns", "tools"))
+
 
 def checked_grant(
     name: str,
@@ -90,6 +93,7 @@ def checked_grant(
         raise wrong(f"{place}: lease is in seconds, 0 for none, and not longer than the token")
     _check_limits(place, stated, file, roots[0])
     _check_events(place, stated, TokenSet.of(*roots) if servers else roots[0])
+    _check_first(place, stated, roots)
 
     return PolicyGrant(
         name=name,
@@ -109,6 +113,7 @@ def checked_grant(
         approval=stated.approval,
         shares_keys=stated.keys == "shared",
         clients=stated.clients,
+        first=stated.first,
     )
 
 
@@ -218,6 +223,9 @@ def _check_clients(place: str, stated: StatedGrant, file: File) -> None:
             f"{place}: an application gets a text for one server, so with clients there is no "
             "bound, no approval, and no shared keys"
         )
+    # Such a scope is a right (spec 44.24).
+    if place.startswith(("grant.table:", "grant.tool:")):
+        raise wrong(f"{place}: with clients, a grant's name must not begin with table: or tool:")
     for client in stated.clients:
         known = file.client.get(client)
         is_named = known is not None and known.redirects
@@ -309,6 +317,19 @@ def _check_limits(place: str, stated: StatedGrant, file: File, root: Token) -> N
     for most in (stated.tasks.live, stated.tasks.per_day):
         if most is not None and most < 1:
             raise wrong(f"{place}: tasks are numbers of 1 or more")
+
+
+def _check_first(place: str, stated: StatedGrant, roots: list[Token]) -> None:
+    """Raise IssuanceError for what an application cannot be offered at first."""
+    if not stated.first:
+        return
+    if not stated.clients:
+        raise wrong(f"{place}.first: it is for a grant that has clients")
+    if not stated.first.keys() <= _OFFERED:
+        raise wrong(f"{place}.first: it has {', '.join(sorted(_OFFERED))}, and nothing else")
+    with at(f"{place}.first"):
+        for root in roots:
+            root.attenuate(**stated.first)
 
 
 def _check_events(place: str, stated: StatedGrant, root: Token | TokenSet) -> None:

@@ -266,6 +266,10 @@ class StatedGrant(_Stated, frozen=True):
     # documents, names of clients of this file, or "*" for any that has a document.
     clients: tuple[str, ...] = ()
 
+    # What of it such an application is offered if it does not say what it needs. It can ask for
+    # the rest later.
+    first: dict[str, Any] = {}
+
     # Whether the client must prove possession of a key, to which the token is then bound.
     bound: bool = False
 

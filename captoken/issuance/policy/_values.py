@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -78,6 +79,9 @@ class PolicyGrant(msgspec.Struct, frozen=True):
 
     # The applications that people start it with. Empty: it is for whoever shows assertions.
     clients: tuple[str, ...] = ()
+
+    # What they are offered at first, in the keywords of `attenuate`; all of it, if nothing is said.
+    first: Mapping[str, Any] = {}
 
     def takes(self, application: str | None) -> bool:
         """Is it for people who log in with that application; or, None, for assertions?"""
