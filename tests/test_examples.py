@@ -20,7 +20,8 @@ from tests.program import CAPTOKEN
 HERE = Path(__file__).parent.parent
 EXAMPLES = sorted((HERE / "examples").glob("*.py"))
 
-ELSEWHERE = {"agents_claude.py", "agents_crewai.py", "agents_google_adk.py"}  # need large packages; run by `.ci/nightly large`
+# They need large packages, and are run by `.ci/nightly large`.
+ELSEWHERE = {"agents_claude.py", "agents_crewai.py", "agents_google_adk.py", "consent_claude.py", "consent_google_adk.py"}
 STORY = [
     "sales-agent   query_sales(select salary from hr)\n                  Not permitted: table hr is not among the tables of this task",
     "filings-agent send_mail(mallory@example, salaries)\n                  Not permitted: tool send_mail is not among the tools of this task",

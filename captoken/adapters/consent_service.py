@@ -34,7 +34,7 @@ from captoken.adapters._http.exchange import RequestError
 from captoken.adapters.discharge_service import Approver as Login
 from captoken.adapters.discharge_service import DischargeService, Need
 from captoken.consent import Approver, Asked
-from captoken.discharge import Allow, Wait
+from captoken.discharge import Allow, Refuse, Wait
 
 __all__ = ["PATH", "ConsentService", "Decided", "Pending"]
 
@@ -144,6 +144,34 @@ class ConsentService(DischargeService):
         self._key = key
         self._so_far = so_far
         self._readable = readable
+
+    def ask(self, request: str) -> tuple[str, str]:
+        """For a server of this process: the page of a request, and what its outcome is known by.
+
+        The service is then at the root of its origin. Raises ConsentError for what is no request of
+        this key, is longer than a person reads, or is one too many.
+        """
+        try:
+            _, need = self._read(msgspec.json.encode({"request": request}))
+        except RequestError as problem:
+            raise ConsentError(problem.text) from None
+        pages = f"{self._origin}{self._path}/decide/"
+        waits = self._waiting.add(request, need, person=True, pages=pages)
+        if waits is None:
+            raise ConsentError("too many requests are waiting for a decision")
+        return waits.seen.user_url, waits.fetch_id
+
+    def outcome(self, number: str) -> str | Refuse | None:
+        """For the same server: the consent, once, or a Refuse; None while nobody has decided.
+
+        Raises ConsentError for a request that is over, or was never there.
+        """
+        found = self._waiting.fetch(number)
+        if found is None:
+            raise ConsentError("the request is over, or was never there")
+        if isinstance(found, Wait):
+            return None
+        return found if isinstance(found, Refuse) else found.serialize()
 
     def _read(self, body: bytes) -> tuple[str, Need]:
         """The request, if it is one for this key that a person can read. Raises RequestError."""

@@ -39,13 +39,18 @@ from captoken._format.extras import extra
 
 with extra("fastmcp"):
     from fastmcp.exceptions import ToolError
+    from fastmcp.prompts.base import InputRequiredPromptResult
+    from fastmcp.resources.base import InputRequiredResourceResult
     from fastmcp.server.dependencies import fastmcp_request_ctx, get_http_request
     from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+    from fastmcp.tools.base import InputRequiredToolResult, ToolResult
     from mcp.shared.exceptions import MCPError
+    from mcp.types import InputRequiredResult, TextContent
 
 from captoken._verification.grant import Grant
 from captoken._verification.verifier import AnyVerifier
 from captoken.adapters._context_value import context_value
+from captoken.adapters._mcp.elicited import ROUNDS, without_state
 from captoken.adapters._mcp.gate import Challenges, Gate, Options, answering, teller
 from captoken.adapters._mcp.listing import only_listed
 from captoken.adapters._mcp.messages import (
@@ -61,6 +66,7 @@ from captoken.adapters._mcp.messages import (
     without_token,
 )
 from captoken.adapters._mcp.sessions import session_of
+from captoken.adapters.mcp import opens
 
 # The attribute of fastmcp's object that has the name of a listed item.
 _ATTRIBUTES = {
@@ -68,6 +74,12 @@ _ATTRIBUTES = {
     "resources/list": "uri",
     "resources/templates/list": "uri_template",
     "prompts/list": "name",
+}
+# What says to fastmcp that a client is asked for something first, by what it would have got.
+_OFFERS: dict[str, Callable[[InputRequiredResult], Any]] = {
+    CALL: InputRequiredToolResult,
+    "resources/read": InputRequiredResourceResult,
+    "prompts/get": InputRequiredPromptResult,
 }
 _PARAMS = ("name", "uri", "arguments", "cursor")  # of a message that fastmcp has read
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -97,6 +109,8 @@ class _Came(NamedTuple):
     meta: Mapping[str, Any] | None  # as it came: with the token
     headers: Headers | None  # as they came: with the token
     over: Session | None  # the session over HTTP, if it is one
+    rounds: Mapping[str, Any]  # the state that the client shows again, with its answers
+    opens: bool  # can the client show a person a page?
     grants: Mapping[Gate, Grant]
 
     def granted(self, gate: Gate, grant: Grant) -> _Came:
@@ -141,6 +155,10 @@ class Guard(Challenges, Middleware):
     True unless said.
     `default_from_environment`: True lets what comes without a token, and not over HTTP, come with
     the one that the process was started with. False unless said.
+    `consents`: a ConsentService, or another page where a person decides on calls that want a
+    consent. A client that can show a page is then told its address. None unless said: clients are
+    told what to ask.
+    `consent_wait`: seconds that such a call waits for the person, 30 unless said.
 
     Raises NoToken if the token of the process was to be used, and it was started without one.
     Raises TypeError or ValueError for what is no cost, or no method that can be free.
@@ -191,6 +209,12 @@ class Guard(Challenges, Middleware):
             except NotLetIn as refused:
                 if context.type == "notification":
                     return None  # nobody waits for an answer
+                if refused.offer is not None:
+                    asked = InputRequiredResult.model_validate(refused.offer.result)
+                    return _OFFERS[context.method or ""](asked)
+                if refused.tool and refused.asked is not None and self._gate not in came.grants:
+                    text = [TextContent(type="text", text=refused.text)]
+                    return ToolResult(text, meta=refused.data, is_error=True)
                 if refused.tool:
                     raise ToolError(refused.text) from None
                 raise MCPError(refused.code, refused.text, refused.data) from None
@@ -222,9 +246,11 @@ class Guard(Challenges, Middleware):
         grant = came.grants.get(self._gate)
         if grant is not None:  # rule 1
             return await self._gate.admitted_again(grant, method, params)
+        params = {**params, **came.rounds}
         if came.meta is not None:
-            params = {**params, "_meta": came.meta}
-        return await self._gate.admitted(Message(method, params, came.headers, came.over))
+            params["_meta"] = came.meta
+        message = Message(method, params, came.headers, came.over, opens=came.opens)
+        return await self._gate.admitted(message)
 
     def _hide(self, context: MiddlewareContext[Any]) -> None:
         """Take what is secret out of the request (rule 2), and keep the answer to one (rule 3).
@@ -249,7 +275,7 @@ def _hide_meta(request: Any) -> None:
     clean = without_token(request.meta)
     request.meta = clean
     sdk = request._srctx
-    sdk.params = {**sdk.params, "_meta": clean}
+    sdk.params = {**without_state(sdk.params), "_meta": clean}
     sdk.meta = None if sdk.meta is None else clean
 
 
@@ -277,11 +303,13 @@ def _arrived(context: MiddlewareContext[Any]) -> _Came:
     outer = _came.get()
     notified = context.type == "notification"
     if request is None:
-        return _Came(None, None, headers_of(None, notified=notified), None, {})
+        return _Came(None, None, headers_of(None, notified=notified), None, {}, False, {})
     if outer is not None and outer.session is request.session:
         return outer
     headers = headers_of(request.request, notified=notified)
-    return _Came(request.session, request.meta, headers, session_of(request.request), {})
+    over, sdk = session_of(request.request), request._srctx
+    rounds = {key: value for key, value in (sdk.params or {}).items() if key in ROUNDS}
+    return _Came(request.session, request.meta, headers, over, rounds, opens(sdk), {})
 
 
 def _request(context: MiddlewareContext[Any]) -> Any:

@@ -33,6 +33,7 @@ from typing import Any, TypeVar, Unpack, overload
 
 from captoken._format.extras import extra
 from captoken._verification.verifier import AnyVerifier
+from captoken.adapters._mcp.elicited import without_state
 from captoken.adapters._mcp.gate import Challenges, Gate, Options, answering, teller
 from captoken.adapters._mcp.listing import only_listed
 from captoken.adapters._mcp.messages import (
@@ -74,6 +75,14 @@ def explains_denials(tool: Any = None, *, tell_limits: bool = False) -> Any:
     return teller(_tools.ToolError, tool, tell_limits)
 
 
+def opens(ctx: Any) -> bool:
+    """Can the client of a message show a person a page, and be told of one in an answer?"""
+    if ctx.protocol_version not in _modern:
+        return False
+    said = getattr(ctx.session, "client_capabilities", None)  # the first 2.x does not tell
+    return getattr(getattr(said, "elicitation", None), "url", None) is not None
+
+
 class Guard(Challenges):
     """Lets in what a token permits.
 
@@ -95,6 +104,10 @@ class Guard(Challenges):
     True unless said.
     `default_from_environment`: True lets what comes without a token, and not over HTTP, come with
     the one that the process was started with. False unless said.
+    `consents`: a ConsentService, or another page where a person decides on calls that want a
+    consent. A client that can show a page is then told its address. None unless said: clients are
+    told what to ask. Not with mcp 1.x.
+    `consent_wait`: seconds that such a call waits for the person, 30 unless said.
 
     Raises NoToken if the token of the process was to be used, and it was started without one.
     Raises TypeError or ValueError for what is no cost, or no method that can be free.
@@ -140,7 +153,8 @@ class Guard(Challenges):
                 headers = headers_of(ctx.request, notified=notified)
                 self._gate.hide(ctx.request)
                 session = session_of(ctx.request)
-                grant = await self._gate.admitted(Message(ctx.method, params, headers, session))
+                message = Message(ctx.method, params, headers, session, opens=opens(ctx))
+                grant = await self._gate.admitted(message)
             except NotLetIn as refused:
                 if notified:
                     return None  # nobody waits for an answer
@@ -183,10 +197,10 @@ def _without_token(ctx: Any) -> Any:
 
     The message that came stays as it is: in one process it is the client's own object.
     """
-    params = ctx.params or {}
+    params = without_state(ctx.params or {})
     meta = params.get("_meta")
     if not has_token(meta):
-        return ctx
+        return ctx if params is ctx.params or not params else replace(ctx, params=params)
     clean = without_token(meta)
     return replace(ctx, params={**params, "_meta": clean}, meta=None if ctx.meta is None else clean)
 
@@ -197,6 +211,8 @@ def _refusal(refused: NotLetIn, protocol: str) -> dict[str, Any]:
     Newer protocols want a result to say that it is one. The kind of the denial is in the data of an
     error, for clients that renew what has expired.
     """
+    if refused.offer is not None:
+        return dict(refused.offer.result)
     if not refused.tool:
         raise _errors.MCPError(refused.code, refused.text, refused.data) from None
     result = {

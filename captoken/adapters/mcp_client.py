@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -266,8 +267,14 @@ class Presenting:
         """The client's `call_tool`."""
         stated = _read(arguments, "arguments")
         sent = self._meta(CALL, {"name": name, "arguments": stated}, meta)
-        _present_own_lists(getattr(self._client, "session", self._client))
-        with context_value(_own_list, lambda params: self._meta("tools/list", params, None)):
+        session = getattr(self._client, "session", self._client)
+        _present_own_lists(session)
+        _present_anew(session)
+        anew = partial(self._meta, CALL, {"name": name, "arguments": stated}, meta)
+        with (
+            context_value(_own_list, lambda params: self._meta("tools/list", params, None)),
+            context_value(_anew, anew),
+        ):
             result = await _refusing(
                 self._client.call_tool(
                     name,
@@ -423,7 +430,9 @@ class Presenting:
         if method == "resources/read" and self._has_cache():
             options = {"cache_mode": "bypass", **options}
         sent = self._meta(method, params, meta)
-        return await _refusing(getattr(self._client, name)(**params, meta=sent, **options))
+        _present_anew(getattr(self._client, "session", self._client))
+        with context_value(_anew, partial(self._meta, method, params, meta)):
+            return await _refusing(getattr(self._client, name)(**params, meta=sent, **options))
 
     async def _ask_version_1(
         self,
@@ -521,6 +530,34 @@ def _page_of(stated: Mapping[str, Any], meta: Mapping[str, Any]) -> Any:
 _own_list: ContextVar[Callable[[Mapping[str, Any]], dict[str, Any]] | None] = ContextVar(
     "captoken.mcp.list", default=None
 )
+
+
+# A request may take several rounds: the server asks for something, and the client sends the request
+# again with the answer. A proof is good for one sending, and what is presented lives for a minute.
+# While a request of ours runs, this makes the `_meta` of a further round.
+_anew: ContextVar[Callable[[], dict[str, Any]] | None] = ContextVar(
+    "captoken.mcp.anew", default=None
+)
+_IN_ROUNDS = ("call_tool", "read_resource", "get_prompt")
+
+
+def _present_anew(session: Any) -> None:
+    """See to it that each round of a request presents anew. Replaced once, as for lists."""
+    if not _TWO or "get_prompt" in vars(session):
+        return
+    for name in _IN_ROUNDS:
+        setattr(session, name, _rounds(getattr(session, name)))
+
+
+def _rounds(plain: Callable[..., Any]) -> Callable[..., Any]:
+    async def sent(*args: Any, **options: Any) -> Any:
+        anew = _anew.get()
+        goes_on = options.get("request_state") or options.get("input_responses")
+        if anew is not None and goes_on and has_token(options.get("meta")):
+            options = {**options, "meta": anew()}
+        return await plain(*args, **options)
+
+    return sent
 
 
 def _present_own_lists(session: Any) -> None:

@@ -32,7 +32,8 @@ from captoken.adapters._gateway.upstream import Unreachable
 from captoken.adapters._mcp.started_with import ReadAgain
 from captoken.adapters.gateway import Gateway, configured
 from captoken.audit.trail import AuditTrail
-from captoken.stores.memory import MemoryLedger
+from captoken.consent import Approver, ApproverKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from tests.adapters.serving import listening, origin_of, served
 
 KEY = "sk_files_0123456789abcdef"
@@ -148,7 +149,8 @@ class World:
         self.ledger = MemoryLedger(floor=0)
         self.held: Token | None = self.mint(tools={"files.read": {"path": {"in": ["a"]}}, "files.move": {}, "files.resources/read": {"uri": {"in": ["file:///a"]}}})
         trail = AuditTrail(lambda text: self.records.extend(map(json.loads, text.splitlines())))
-        verifier = AsyncVerifier(self.keyring, "files", ledger=options.pop("ledger", self.ledger), audit=trail)
+        stores = {"ledger": options.pop("ledger", self.ledger), "replays": options.pop("replays", None)}
+        verifier = AsyncVerifier(self.keyring, "files", audit=trail, **stores)
         said = {"prices": {"move": {"moves": Price(amount=1)}}, **options}
         self.relay = Relay("files", verifier, default=ReadAgain(self._read), **said)
         self.talk = Conversation(self.relay)
@@ -422,6 +424,34 @@ def test_a_server_s_request_that_no_protocol_has_is_refused(method: str) -> None
 
 
 # --- sessions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("meta", [None, MODERN], ids=["of a session", "by itself"])
+def test_a_call_that_wants_a_consent_is_told_what_to_ask_and_goes_on_once_with_it(meta: Any) -> None:
+    """The server sees a call that a person has read, and nothing of the consent. It is listed all along. (47.8)"""
+    jane = Approver(ApproverKey.generate())
+
+    async def test(world: World) -> None:
+        asks = [{"by": jane.public, "for": {"tools": ["files.move"]}}]
+        world.held = world.mint(tools={"files.move": {}, "files.read": {}}, consent=asks)
+        shown: dict[str, Any] = {} if meta is None else dict(meta)
+        refused = await world.ask(call("move", 1, shown, to="b"))
+        assert refused["result"]["isError"] and "a person has to consent" in text_of(refused) and '"b"' not in text_of(refused)
+        request = refused["result"]["_meta"]["io.captoken/consent-request"]
+        assert jane.read(request).accesses[0]["arguments"] == {"to": "b"} and jane.read(request).accesses[0]["tool"] == "files.move"
+        assert world.server.sent == []
+        token = world.held.present(audience="files", consents=[jane.consent(request)])
+        for number, to in enumerate(("c", "b", "b"), 2):
+            answer = await world.ask(call("move", number, {**shown, "io.captoken/token": token}, to=to))
+            assert answer["result"].get("isError", False) is (number != 3), (to, answer)
+        (sent,) = world.server.sent
+        assert sent["params"]["arguments"] == {"to": "b"} and "cap1" not in str(sent)
+        assert world.codes == ["consent_missing", "consent_missing", "replayed"]
+        world.server.answer = lambda message: [result(message, tools=[{"name": name} for name in ("move", "read", "drop")])]
+        listed = await world.ask(said("tools/list", 9, **({} if meta is None else {"_meta": meta})))
+        assert [tool["name"] for tool in listed["result"]["tools"]] == ["move", "read"]
+
+    run(test, replays=MemoryReplayStore(floor=0))
 
 
 def test_a_session_is_opened_once_and_its_ids_are_used_one_at_a_time() -> None:

@@ -63,6 +63,10 @@ STATUS = {
 }
 
 
+# Of a request for a consent. All of a call's metadata is 8 KiB by default, in base64.
+_ROOM = 4096
+
+
 def _answer_to(refused: Denied | StatementError | None) -> tuple[Any, str]:
     """Status and sentence for a call that ends here: a refusal, or a request that is none.
 
@@ -78,9 +82,17 @@ def _answer_to(refused: Denied | StatementError | None) -> tuple[Any, str]:
 
 
 def _number(context: Any, refused: Denied | StatementError | None) -> None:
-    """Let a call that is refused say the id of the decision, beside its status."""
-    if isinstance(refused, Denied) and refused.decision.id:
-        context.set_trailing_metadata((("captoken-decision", refused.decision.id),))
+    """Let a call that is refused say the id of the decision, beside its status.
+
+    And what to ask a person, where a consent would do: as bytes, of which metadata takes few.
+    """
+    if not isinstance(refused, Denied) or not refused.decision.id:
+        return
+    told: list[tuple[str, str | bytes]] = [("captoken-decision", refused.decision.id)]
+    asked = (refused.decision.request() or "").encode()
+    if 0 < len(asked) <= _ROOM:
+        told.append(("captoken-consent-request-bin", asked))
+    context.set_trailing_metadata(tuple(told))
 
 
 def _run(steps: Steps[_R]) -> _R:

@@ -38,6 +38,7 @@ from captoken.adapters._http.credentials import text_in
 from captoken.adapters._http.exchange import Header, RequestError
 from captoken.adapters._mcp.calls import Stated, access_of, answer_of, denied_by, no_call
 from captoken.adapters._mcp.challenge import Challenging
+from captoken.adapters._mcp.elicited import Consents, Page
 from captoken.adapters._mcp.messages import (
     CALL,
     FREE,
@@ -131,6 +132,10 @@ class Options(TypedDict, total=False):
     """False: no token is looked for in that header."""
     default_from_environment: bool
     """True: without a token, the one counts that the process was started with."""
+    consents: Page | None
+    """Where a person decides on calls that want a consent, for clients that can show a page."""
+    consent_wait: float
+    """Seconds that a call waits for that person."""
 
 
 class Gate:
@@ -154,8 +159,13 @@ class Gate:
         list_without_token: bool = False,
         authorization_header: bool = True,
         default_from_environment: bool = False,
+        consents: Page | None = None,
+        consent_wait: float = 30,
     ) -> None:
         self._verifier = verifier
+        self._consents: Consents | None = None
+        if consents is not None:
+            self._consents = Consents(consents, wait=consent_wait)
         self._stated = Stated(cost, attributes)
         self._tell_limits = tell_limits is True
         self._free = FREE | frozenset([free] if isinstance(free, str) else free)
@@ -505,15 +515,30 @@ class Gate:
         plain = access_of(method, message.params, self.prefix)
         if plain is None:
             raise await self._denied(token, *no_call(method, message.params), about, method)
-        if not self._stated.asks_server:
+        state = None if self._consents is None else self._consents.state_in(message)
+        if not self._stated.asks_server and state is None:
             asked = self._stated.access(plain)
             decision = await answer_of(
                 self._verifier, lambda face: face.check(token, asked, request=about)
             )
-            return self._granted(decision, method)
+            return await self._granted_or_offered(decision, message)
         # A stranger's request reaches no code of the server, not even its cost function.
         grant = await self._authenticated(token, about, method)
-        return self._granted(await self._stated.decided(grant, plain), method)
+        if self._consents is not None and state is not None:
+            came = await self._consents.came(state, grant.token_id, message)
+            grant = grant.with_consents(came)
+        decision = await self._stated.decided(grant, plain)
+        return await self._granted_or_offered(decision, message)
+
+    async def _granted_or_offered(self, decision: Decision, message: Message) -> Grant:
+        """The same for a message whose client may be able to ask a person. Raises NotLetIn."""
+        try:
+            return self._granted(decision, message.method)
+        except NotLetIn as refused:
+            if self._consents is None:
+                raise
+            found = await self._consents.offered(refused, message)
+        raise found
 
     def _granted(self, decision: Decision, method: str) -> Grant:
         """The grant of what was allowed. Raises NotLetIn."""

@@ -23,6 +23,7 @@ _LATER = frozenset(
         "argument",
         "attribute",
         "cost_unstated",
+        "consent_missing",
     }
 )
 

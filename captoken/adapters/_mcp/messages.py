@@ -110,7 +110,7 @@ class NotLetIn(Exception):  # noqa: N818, the name reads as what it is
 
     `text` is for the client, `kind` is that of a denial. `tool`: it goes out as the result of a
     tool, for the model, and not as an error. `decision`: the id of the denial that is on record.
-    `asked`: what to ask a person, where a consent would do.
+    `asked`: what to ask a person, where a consent would do. `offer`: what goes out in its place.
     """
 
     def __init__(
@@ -124,6 +124,7 @@ class NotLetIn(Exception):  # noqa: N818, the name reads as what it is
         super().__init__(text)
         self.decision = decision
         self.asked = asked
+        self.offer: Any = None
         self.kind = kind
         self.text = text
         self.tool = tool
@@ -180,6 +181,7 @@ class Message(NamedTuple):
     # that of HTTP, and its params are the answer.
     beside: str = ""
     notified: bool = False  # nobody waits for an answer
+    opens: bool = False  # the client says that it can show a person a page, in a protocol that asks
 
 
 def check_crowded(body: bytes) -> None:

@@ -17,6 +17,7 @@ import pytest
 from captoken import Access, AsyncGrant, AsyncVerifier, Caller, Decision, Grant, Issuer, Keyring, Token, Verifier, current
 from captoken._verification.mistakes import mistake
 from captoken.adapters.grpc import AsyncGuard, Guard, Presenting
+from captoken.consent import Approver, ApproverKey
 from captoken.current import Held
 from captoken.errors import NoToken
 from captoken.keys import HolderKey
@@ -344,6 +345,28 @@ def test_a_refusal_has_the_id_of_its_record_and_the_line_of_the_log_says_which_m
     assert "/shop.Sales/Read" in absent and "no token is in use here" in absent
     assert "no token is in use here" in nothing.summary
     assert ids == [nothing.id] and len(nothing.id) == 12
+
+
+def test_a_call_that_wants_a_consent_says_what_to_ask_and_goes_on_once_with_it(calls: Asking) -> None:
+    """A request that metadata has no room for is left out: the id of the decision is there all the same. (47.8)"""
+    jane = Approver(ApproverKey.generate(), clock=clock())
+    world = World()
+    asks = [{"by": jane.public, "for": {"tables": ["sales"], "operations": ["delete"]}}]
+    token = Issuer(KEYRING, clock=clock()).mint(
+        **WHO, audience="sales-db", tables=["sales"], operations=["select", "delete"], expires_in=600, consent=asks
+    )
+    drop = {"table": "sales", "operation": "delete"}
+    told: list[dict[str, Any]] = []
+
+    def options(*consents: str) -> dict[str, Any]:
+        return {"held": Held(token).with_consents(consents), "ended": lambda call: told.append(dict(call.trailing_metadata() or ()))}
+
+    assert calls(world, ("Read", SALES, options()), ("Read", drop, options())) == ["orchestrator", (STATUS.PERMISSION_DENIED, "A person has to consent to this request.")]
+    request = told[0]["captoken-consent-request-bin"].decode()
+    assert jane.read(request).accesses[0]["operation"] == "delete" and len(told) == 1
+    given = options(jane.consent(request))
+    assert calls(world, ("Read", drop, given), ("Read", drop, given))[0] == "orchestrator"
+    assert world.done == [SALES, drop] and [decision.code for decision in world.trail.decisions][-2:] == ["allowed", "replayed"]
 
 
 REFUSALS: dict[str, tuple[str, Any, Any]] = {
