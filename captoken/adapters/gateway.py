@@ -33,9 +33,15 @@ from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded
 from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant
 from captoken._verification.verifier import AsyncVerifier
-from captoken.adapters._gateway.credentials import Secret, Unavailable
+from captoken.adapters._gateway.credentials import Secret, Unavailable, source_of
+from captoken.adapters._gateway.forward_auth import (
+    CHECKED,
+    TELL,
+    ForwardAuth,
+    Questions,
+    Tell,
+)
 from captoken.adapters._gateway.forward_auth import PLACE as PLACE_OF_PROXIES
-from captoken.adapters._gateway.forward_auth import TELL, ForwardAuth, Tell
 from captoken.adapters._gateway.kept import Kept
 from captoken.adapters._gateway.opening import Configuration, Service, configured, stores
 from captoken.adapters._gateway.reading import Asked, NoOperation, check_framing
@@ -165,10 +171,12 @@ class Gateway:
                     audience, verifiers[name], origin=found.origin, max_body=stated.max_body
                 )
                 self._doors[name] = self._places[point.place_of_metadata] = point
-        # For proxies that ask whether a request may pass, if they are known by a secret.
+        # For proxies that ask whether a request may pass: over HTTP, if they are known by a secret.
+        self.questions = Questions(self._doors, found)
         self._forward = None
         if found.file.proxy.secret is not None:
-            self._forward = ForwardAuth(self._doors, found)
+            source = source_of(found.file.proxy.secret, 60, found.folder)
+            self._forward = ForwardAuth(self.questions, source)
         self._streams = stated.streams
         self._timeout = stated.timeout
         self._open = 0
@@ -190,7 +198,7 @@ class Gateway:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         # A server that gives no raw bytes has decoded them, and nobody knows what was sent.
         raw: bytes = scope.get("raw_path") or b""
-        if raw == PLACE_OF_PROXIES and self._forward is not None:
+        if self._forward is not None and (raw == PLACE_OF_PROXIES or raw.startswith(CHECKED)):
             with suppress(ClientGone):
                 await self._forward(
                     scope, _timed(receive, self._timeout), _taken(send, self._timeout)

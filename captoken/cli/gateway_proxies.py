@@ -78,9 +78,20 @@ async def _process(found: Configuration, create: bool, as_json: bool) -> int:
     return 0
 
 
+_by = click.Choice(("ext_proc", "ext_authz", "ext_authz_http"))
+
+
 @click.command()
 @file_argument
-def envoy(path: str) -> int:
+@click.option(
+    "--by",
+    type=_by,
+    default="ext_proc",
+    show_default=True,
+    help="How Envoy asks. By ext_authz, it sees only the head of each request.",
+)
+@click.option("--at", metavar="HOST:PORT", help="Where Envoy listens, if not at `listen`.")
+def envoy(path: str, by: str, at: str | None) -> int:
     """Write a configuration of Envoy that asks the processor.
 
     \b
@@ -89,6 +100,9 @@ def envoy(path: str) -> int:
 
     It has a listener at `listen`, and the services of the file that are no MCP servers. It has no
     key in it. To change it, keep what `captoken gateway check --envoy` looks at.
+
+    With --by ext_authz, it has the services that say `answers = "unseen"`. With ext_authz_http it
+    asks `captoken gateway run`, which listens at `listen`: so --at is another address.
     """
     check_extra()
     import yaml
@@ -96,7 +110,10 @@ def envoy(path: str) -> int:
     from captoken.adapters._gateway import proxies
     from captoken.adapters._gateway.opening import configured
 
-    say_exact(yaml.safe_dump(proxies.envoy(configured(path)), sort_keys=False))
+    found = configured(path)
+    if by == "ext_authz_http" and at in (None, found.file.gateway.listen):
+        raise click.UsageError("--at: `gateway run` listens at `listen`, so name another address")
+    say_exact(yaml.safe_dump(proxies.envoy(found, by, at), sort_keys=False))
     return 0
 
 

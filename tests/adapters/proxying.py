@@ -87,3 +87,36 @@ def ask(origin: str, raw: bytes, timeout: float = 10) -> Heard:
         return heard(exchange(origin, raw, timeout), raw.partition(b" ")[0].decode("latin-1"))
     except TimeoutError:
         return Heard(0, {}, None)
+
+
+def over_http_2(origin: str, target: str, token: str, body: bytes = b"", trailers: list[tuple[str, str]] | None = None, *, method: str = "GET", length: bool = True) -> tuple[int, bytes]:
+    """One exchange over HTTP/2, in plain text; status 0 where the stream was reset."""
+    import h2.config
+    import h2.connection
+    import h2.events
+
+    host, _, port = origin.removeprefix("http://").rpartition(":")
+    wire = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+    wire.initiate_connection()
+    head = [(":method", method), (":path", target), (":scheme", "http"), (":authority", "x"), ("authorization", f"Bearer {token}")]
+    if body and length:
+        head.append(("content-length", str(len(body))))
+    wire.send_headers(1, head, end_stream=not body and not trailers)
+    if body:
+        wire.send_data(1, body, end_stream=not trailers)
+    if trailers:
+        wire.send_headers(1, trailers, end_stream=True)
+    status, answered = 0, b""
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(wire.data_to_send())
+        while data := connection.recv(65536):
+            for event in wire.receive_data(data):
+                if isinstance(event, h2.events.ResponseReceived):
+                    status = int(dict(event.headers)[":status"])
+                elif isinstance(event, h2.events.DataReceived):
+                    answered += event.data
+                    wire.acknowledge_received_data(event.flow_controlled_length, 1)
+                elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
+                    return (status if isinstance(event, h2.events.StreamEnded) else 0), answered
+            connection.sendall(wire.data_to_send())
+    return 0, answered

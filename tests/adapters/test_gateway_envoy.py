@@ -379,7 +379,9 @@ def test_a_stranger_at_the_processor_s_address_learns_nothing(place: Place) -> N
         assert place.ask("plain", place.token()).status == 200
         for metadata in ((), (("x-captoken-proxy", "wrong"),), (("x-captoken-proxy", "s" * 40), ("x-captoken-proxy", "s" * 40))):
             assert answered(at, first, metadata) == "UNAUTHENTICATED"
+            assert authorized(at, place.token(), metadata) == "UNAUTHENTICATED"
         # The twin: with the secret, the key would be told.
+        assert "answers have to pass here" not in authorized(at, place.token(), (("x-captoken-proxy", "s" * 40),))
         assert KEY in answered(at, first, (("x-captoken-proxy", "s" * 40),))
 
 
@@ -405,6 +407,21 @@ def asking(token: str, **modes: Any) -> Any:
     for name, value in ((":method", "GET"), (":path", "/odd/plain"), (":authority", "x"), ("authorization", f"Bearer {token}")):
         asked.request_headers.headers.headers.add(key=name, raw_value=value.encode())
     return asked
+
+
+def authorized(at: str, token: str, metadata: Any) -> str:
+    """What is answered to a question by `ext_authz`."""
+    from envoy.service.auth.v3 import external_auth_pb2 as protocol
+    from envoy.service.auth.v3 import external_auth_pb2_grpc as services
+
+    asked = protocol.CheckRequest()
+    asked.attributes.request.http.method, asked.attributes.request.http.path = "GET", "/odd/plain"
+    asked.attributes.request.http.headers["authorization"] = f"Bearer {token}"
+    with grpc.insecure_channel(at) as channel:
+        try:
+            return str(services.AuthorizationStub(channel).Check(asked, metadata=metadata))
+        except grpc.RpcError as error:
+            return str(error.code().name)
 
 
 def answered(at: str, first: Any, metadata: Any = ()) -> str:

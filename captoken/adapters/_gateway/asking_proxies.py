@@ -26,17 +26,17 @@ _AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 _USUAL = ("accept", "user-agent")
 
 
-def unseen(found: Configuration) -> list[Service]:
+def unseen(found: Configuration, asks: str = "") -> list[Service]:
     """The services whose requests can pass a proxy that asks. Raises ValueError for none."""
     services = [each for each in found.services.values() if each.unseen]
     if not services:
         raise ValueError('no service says answers = "unseen": nothing may pass a proxy that asks')
-    if found.file.proxy.secret is None:
+    if found.file.proxy.secret is None and asks != "ext_authz":
         raise ValueError('proxy.secret = "file:PATH" or "env:NAME", by which the proxy is known')
     return services
 
 
-def _written(service: Service) -> list[str]:
+def written_headers(service: Service) -> list[str]:
     """The headers that the gateway writes for a service."""
     rules = service.reading.rules
     names = [*_USUAL, *(name.decode() for name in rules.fixed)]
@@ -59,7 +59,7 @@ def caddy(found: Configuration, at: str) -> str:
     gateway = found.file.gateway.listen
     blocks = []
     for each in unseen(found):
-        names = _written(each)
+        names = written_headers(each)
         copied = " ".join(["X-Captoken-Uri", *names])
         origin = origin_of(each.url)
         trusted = ""
@@ -74,6 +74,7 @@ def caddy(found: Configuration, at: str) -> str:
 		@body expression `{{http.request.body}} != ""`
 		respond @body "A request with a body cannot pass here." 403
 		request_header -X-Captoken-*
+		request_header -Upgrade
 		forward_auth {gateway} {{
 			uri {PLACE.decode()}
 			header_up X-Captoken-Proxy {{env.{_variable(found)}}}
@@ -102,7 +103,7 @@ def nginx(found: Configuration, at: str) -> str:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         upstreams.append(f"    upstream captoken_{each.name} {{ server {host}:{port}; }}\n")
-        names = _written(each)
+        names = written_headers(each)
         taken = "".join(
             f"            auth_request_set $captoken_{_low(name)} $upstream_http_{_low(name)};\n"
             for name in names
@@ -192,7 +193,7 @@ def traefik(found: Configuration) -> dict[str, Any]:
     services: dict[str, Any] = {}
     middlewares: dict[str, Any] = {
         # Before the question; and taken out again before the service.
-        "captoken-secret": _with_header(f'{{{{ env "{_variable(found)}" }}}}'),
+        "captoken-secret": _with_header(f'{{{{ env "{_variable(found)}" }}}}', Upgrade=""),
         "captoken-no-secret": _with_header(""),
     }
     transports: dict[str, Any] = {}
@@ -200,7 +201,7 @@ def traefik(found: Configuration) -> dict[str, Any]:
         parts = urlsplit(each.url)
         forward = {
             "address": f"http://{found.file.gateway.listen}{PLACE.decode()}?exact",
-            "authResponseHeaders": [name.title() for name in _written(each)],
+            "authResponseHeaders": [name.title() for name in written_headers(each)],
             # Shown to the gateway, which refuses it.
             "forwardBody": True,
             "maxBodySize": found.file.gateway.max_body,
@@ -231,5 +232,6 @@ def traefik(found: Configuration) -> dict[str, Any]:
     return made
 
 
-def _with_header(value: str) -> dict[str, Any]:
-    return {"headers": {"customRequestHeaders": {"X-Captoken-Proxy": value}}}
+def _with_header(value: str, **more: str) -> dict[str, Any]:
+    """Headers that are there afterwards; an empty one is taken out."""
+    return {"headers": {"customRequestHeaders": {"X-Captoken-Proxy": value, **more}}}

@@ -28,6 +28,7 @@ _KEYS: Final = {
     "request_headers_to_add": _OTHER,
 }
 _FILTER = ".ext_proc.v3.ExternalProcessor"
+_AUTHORIZED = ".ext_authz.v3.ExtAuthz"
 _MANAGER = ".HttpConnectionManager"
 _ROUTER = ".router.v3.Router"
 
@@ -56,12 +57,19 @@ def broken(stated: Any) -> dict[str, str]:
 
 
 def _walked(stated: Any, at: str) -> Iterator[tuple[str, str]]:
+    # Whoever is asked over HTTP permits only what is spelled as the service has it: there the
+    # prefix is the one thing that a route has to take off.
+    over_http = any(
+        _is_of(each, _AUTHORIZED) and each.get("http_service") for _, each in _tables(stated, at)
+    )
     for place, table in _tables(stated, at):
         for key, value in table.items():
-            if key in _KEYS and value:
+            if key in _KEYS and value and not (key == "prefix_rewrite" and over_http):
                 yield f"{place}.{key}".lstrip("."), _KEYS[key]
         if _is_of(table, _FILTER):
             yield from _of_filter(table, place)
+        if _is_of(table, _AUTHORIZED):
+            yield from _of_authorized(table, place)
         if _is_of(table, _MANAGER):
             yield from _of_manager(table, place)
 
@@ -100,9 +108,28 @@ def _of_filter(table: dict[str, Any], at: str) -> Iterator[tuple[str, str]]:
             yield f"{at}.mutation_rules.{key}", "write true: else a part of the answer is left out"
 
 
+def _of_authorized(table: dict[str, Any], at: str) -> Iterator[tuple[str, str]]:
+    """Of a question with the head of a request alone."""
+    if table.get("failure_mode_allow"):
+        yield f"{at}.failure_mode_allow", "take it out: a request could pass that nobody has judged"
+    if table.get("clear_route_cache"):
+        yield f"{at}.clear_route_cache", _OTHER
+    body = table.get("with_request_body") or {}
+    if body.get("max_request_bytes") != 1 or body.get("allow_partial_message"):
+        yield (
+            f"{at}.with_request_body",
+            "write max_request_bytes: 1, and no partial message: else a body passes that nobody "
+            "has judged",
+        )
+    for key in ("filter_enabled", "filter_enabled_metadata"):
+        if table.get(key):
+            yield f"{at}.{key}", "take it out: some requests would pass without the question"
+
+
 def _of_manager(table: dict[str, Any], at: str) -> Iterator[tuple[str, str]]:
     filters = [each.get("typed_config") or {} for each in table.get("http_filters") or ()]
-    asks = [number for number, each in enumerate(filters) if _is_of(each, _FILTER)]
+    kinds = (_FILTER, _AUTHORIZED)
+    asks = [n for n, each in enumerate(filters) if any(_is_of(each, kind) for kind in kinds)]
     if not asks:
         yield f"{at}.http_filters", "no filter asks the processor: all its routes go round it"
     elif not all(_is_of(each, _ROUTER) for each in filters[asks[-1] + 1 :]):

@@ -25,12 +25,13 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from captoken._format import primitives
 from captoken._format.extras import extra
-from captoken.adapters._gateway.credentials import Unavailable, source_of
+from captoken.adapters._gateway.credentials import Source, Unavailable, source_of
+from captoken.adapters._gateway.ext_authz import Authorizer, add_authorizer
 from captoken.adapters._gateway.opening import Configuration
 from captoken.adapters._gateway.upstream import UPSTREAM, Answer, Broken
 from captoken.adapters._gateway.written import Outgoing
@@ -50,6 +51,9 @@ with extra("envoy"):
     import grpc  # type: ignore[import-untyped]
     from envoy.service.ext_proc.v3 import external_processor_pb2 as protocol
     from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as services
+
+if TYPE_CHECKING:
+    from captoken.adapters.gateway import Gateway
 
 _log = logging.getLogger("captoken.gateway")
 
@@ -343,13 +347,14 @@ def _immediate(start: Message, body: bytes) -> Any:
 # --- the server -----------------------------------------------------------------------------------
 
 
+IsProxy = Callable[[Any], Awaitable[bool]]
+
+
 class _Processor(services.ExternalProcessorServicer):
-    def __init__(
-        self, app: App, authorities: dict[str, bytes], secret: Callable[[], Awaitable[bytes | None]]
-    ) -> None:
+    def __init__(self, app: App, authorities: dict[str, bytes], is_proxy: IsProxy) -> None:
         self._app = app
         self._authorities = authorities
-        self._secret = secret
+        self._is_proxy = is_proxy
 
     async def Process(self, _: Any, context: Any) -> None:  # noqa: N802, as the protocol has it
         """One exchange."""
@@ -365,29 +370,32 @@ class _Processor(services.ExternalProcessorServicer):
         if not exchange.is_over:
             await context.abort(grpc.StatusCode.ABORTED, "The exchange is reset.")
 
-    async def _is_proxy(self, context: Any) -> bool:
-        """Does whoever asks have the secret? True where another thing shows who it is."""
+def _known(source: Source | None) -> IsProxy:
+    """Does whoever asks have the secret? Without one, something else shows who it is."""
+
+    async def is_proxy(context: Any) -> bool:
+        if source is None:
+            return True
         try:
-            secret = await self._secret()
+            secret = await source.read()
         except Unavailable as problem:
             _log.error("the secret of the proxy cannot be had: %s", problem)
             return False
         said = [value for name, value in context.invocation_metadata() or () if name == PROXY]
         given = said[0].encode() if len(said) == 1 and type(said[0]) is str else b""
-        return secret is None or primitives.equal(given, secret)
+        return primitives.equal(given, secret.text.encode())
+
+    return is_proxy
 
 
-async def serving(app: App, found: Configuration) -> Any:
+async def serving(app: Gateway, found: Configuration) -> Any:
     """A server for Envoy, as `[proxy]` of the file says it, which has begun.
 
     Raises ValueError and OSError for an address that cannot be served at.
     """
     stated = found.file.proxy
     source = None if stated.secret is None else source_of(stated.secret, 60, found.folder)
-
-    async def secret() -> bytes | None:
-        return None if source is None else (await source.read()).text.encode()
-
+    is_proxy = _known(source)
     authorities = {
         name: urlsplit(origin_of(each.url)).netloc.encode() for name, each in found.services.items()
     }
@@ -396,7 +404,9 @@ async def serving(app: App, found: Configuration) -> Any:
     server = grpc.aio.server(
         options=[("grpc.max_receive_message_length", longest), ("grpc.so_reuseport", 0)]
     )
-    services.add_ExternalProcessorServicer_to_server(_Processor(app, authorities, secret), server)
+    processor = _Processor(app, authorities, is_proxy)
+    services.add_ExternalProcessorServicer_to_server(processor, server)
+    add_authorizer(Authorizer(app.questions, is_proxy), server)
     place = found.folder / stated.socket
     if stated.socket is not None and stated.listen is None:
         place.unlink(missing_ok=True)

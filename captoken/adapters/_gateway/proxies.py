@@ -1,6 +1,7 @@
 """Configurations of proxies that ask a gateway, made of its file (docs/gateway-envoy.md).
 
-    envoy(found)        # a bootstrap of Envoy, as tables
+    envoy(found)                # a bootstrap of Envoy, as tables
+    envoy(found, "ext_authz")   # the same with a question by ext_authz; or "ext_authz_http"
 
 What is written keeps what the gateway promises: nothing is sent twice, by another way, or in part.
 """
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from captoken.adapters._gateway.asking_proxies import unseen, written_headers
+from captoken.adapters._gateway.forward_auth import CHECKED
 from captoken.adapters._gateway.opening import Configuration, Service
 from captoken.adapters._http.origins import origin_of
 
@@ -27,10 +30,19 @@ _TYPES = "type.googleapis.com/envoy."
 _HTTP = f"{_TYPES}extensions.filters.http"
 _SECONDS_OF_HEAD = 15
 
+# By what Envoy asks. The last two see neither bodies nor answers.
+EXT_PROC, EXT_AUTHZ, EXT_AUTHZ_HTTP = "ext_proc", "ext_authz", "ext_authz_http"
 
-def envoy(found: Configuration) -> dict[str, Any]:
-    """A bootstrap of Envoy before the services of a file over HTTP."""
-    host, _, port = found.file.gateway.listen.rpartition(":")
+
+def envoy(found: Configuration, asks: str = EXT_PROC, at: str | None = None) -> dict[str, Any]:
+    """A bootstrap of Envoy before the services of a file over HTTP. `at`: where it listens.
+
+    By `ext_proc` all of them are served, and by `ext_authz` those whose answers nobody has to see.
+    Raises ValueError where there are none.
+    """
+    if asks != EXT_PROC:
+        found = found._replace(services={each.name: each for each in unseen(found, asks)})
+    host, _, port = (at or found.file.gateway.listen).rpartition(":")
     listener = {
         "name": "captoken",
         "address": _address(host.strip("[]"), int(port)),
@@ -41,7 +53,7 @@ def envoy(found: Configuration) -> dict[str, Any]:
                 "filters": [
                     {
                         "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": _manager(found),
+                        "typed_config": _manager(found, asks),
                     }
                 ]
             }
@@ -51,20 +63,14 @@ def envoy(found: Configuration) -> dict[str, Any]:
     return {
         "static_resources": {
             "listeners": [listener],
-            "clusters": [_processor_cluster(found), *clusters],
+            "clusters": [_asked_cluster(found, asks), *clusters],
         }
     }
 
 
-def _manager(found: Configuration) -> dict[str, Any]:
+def _manager(found: Configuration, asks: str) -> dict[str, Any]:
     timeout = found.file.gateway.timeout
-    routes = [
-        {
-            "match": {"prefix": f"/{name}/"},
-            "route": {"cluster": name, "timeout": f"{timeout}s"},
-        }
-        for name in found.services
-    ]
+    routes = [_route(each, f"{timeout}s", asks) for each in found.services.values()]
     nothing = {"match": {"prefix": "/"}, "direct_response": {"status": 404}}
     hosts = [{"name": "all", "domains": ["*"], "routes": [*routes, nothing]}]
     return {
@@ -83,7 +89,7 @@ def _manager(found: Configuration) -> dict[str, Any]:
         "max_request_headers_kb": 60,
         "common_http_protocol_options": {"headers_with_underscores_action": "REJECT_REQUEST"},
         "http_filters": [
-            {"name": "captoken", "typed_config": _filter(found)},
+            {"name": "captoken", "typed_config": _FILTERS[asks](found)},
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {
@@ -96,17 +102,73 @@ def _manager(found: Configuration) -> dict[str, Any]:
     }
 
 
-def _filter(found: Configuration) -> dict[str, Any]:
-    """The question to the processor: whole requests, and answers as they come."""
+def _route(service: Service, timeout: str, asks: str) -> dict[str, Any]:
+    to: dict[str, Any] = {"cluster": service.name, "timeout": timeout}
+    route: dict[str, Any] = {"match": {"prefix": f"/{service.name}/"}, "route": to}
+    if asks != EXT_PROC:
+        to["host_rewrite_literal"] = urlsplit(origin_of(service.url)).netloc
+    if asks == EXT_AUTHZ_HTTP:
+        # The answer writes no path: it permits what is spelled as the service has it.
+        to["prefix_rewrite"] = urlsplit(service.url).path.rstrip("/") + "/"
+        if service.writer.header != "authorization":
+            route["request_headers_to_remove"] = ["authorization"]  # the agent's token
+    return route
+
+
+def _secret(found: Configuration) -> str:
+    # From the environment of Envoy: it stands in no configuration, and Envoy reads no file.
+    kind, _, place = (found.file.proxy.secret or "").partition(":")
+    return f"%ENVIRONMENT({place if kind == 'env' else SECRET})%"
+
+
+def _asked_by_grpc(found: Configuration) -> dict[str, Any]:
     asks: dict[str, Any] = {"envoy_grpc": {"cluster_name": PROCESSOR}}
     if found.file.proxy.secret is not None:
-        # From the environment of Envoy: it stands in no configuration, and Envoy reads no file.
-        kind, _, place = found.file.proxy.secret.partition(":")
-        said = f"%ENVIRONMENT({place if kind == 'env' else SECRET})%"
-        asks["initial_metadata"] = [{"key": "x-captoken-proxy", "value": said}]
+        asks["initial_metadata"] = [{"key": "x-captoken-proxy", "value": _secret(found)}]
+    return asks
+
+
+def _ext_authz(found: Configuration) -> dict[str, Any]:
+    """The question with the head of a request alone, by gRPC."""
+    return {**_AUTHORIZED, "grpc_service": {**_asked_by_grpc(found), "timeout": "20s"}}
+
+
+def _ext_authz_http(found: Configuration) -> dict[str, Any]:
+    """The same over HTTP, to the gateway's own address."""
+    names = {name.lower() for each in found.services.values() for name in written_headers(each)}
+    written = [{"exact": name} for name in sorted(names)]
+    return {
+        **_AUTHORIZED,
+        "http_service": {
+            "server_uri": {"uri": "http://captoken", "cluster": PROCESSOR, "timeout": "20s"},
+            "path_prefix": CHECKED.decode(),
+            "authorization_request": {
+                "headers_to_add": [{"key": "x-captoken-proxy", "value": _secret(found)}]
+            },
+            "authorization_response": {"allowed_upstream_headers": {"patterns": written}},
+        },
+        "allowed_headers": {"patterns": [{"safe_regex": {"regex": ".*"}}]},
+    }
+
+
+# A body of more than a byte is answered 413, and one of a byte is shown: it is refused.
+_AUTHORIZED: dict[str, Any] = {
+    "@type": f"{_HTTP}.ext_authz.v3.ExtAuthz",
+    "transport_api_version": "V3",
+    "failure_mode_allow": False,
+    "with_request_body": {
+        "max_request_bytes": 1,
+        "allow_partial_message": False,
+        "pack_as_bytes": True,
+    },
+}
+
+
+def _ext_proc(found: Configuration) -> dict[str, Any]:
+    """The question to the processor: whole requests, and answers as they come."""
     return {
         "@type": f"{_HTTP}.ext_proc.v3.ExternalProcessor",
-        "grpc_service": asks,
+        "grpc_service": _asked_by_grpc(found),
         "failure_mode_allow": False,
         # For what a ledger elsewhere takes. Bodies and answers are waited for outside of it.
         "message_timeout": "20s",
@@ -127,8 +189,15 @@ def _filter(found: Configuration) -> dict[str, Any]:
     }
 
 
-def _processor_cluster(found: Configuration) -> dict[str, Any]:
+_FILTERS = {EXT_PROC: _ext_proc, EXT_AUTHZ: _ext_authz, EXT_AUTHZ_HTTP: _ext_authz_http}
+
+
+def _asked_cluster(found: Configuration, asks: str) -> dict[str, Any]:
+    """Who is asked: the processor, or `captoken gateway run` over HTTP."""
     proxy = found.file.proxy
+    if asks == EXT_AUTHZ_HTTP:
+        host, _, port = found.file.gateway.listen.rpartition(":")
+        return _cluster(PROCESSOR, {"address": _address(host.strip("[]"), int(port))}, "STRICT_DNS")
     if proxy.listen is None:
         at: dict[str, Any] = {"pipe": {"path": str((found.folder / proxy.socket).absolute())}}
         made = _cluster(PROCESSOR, {"address": at}, "STATIC")

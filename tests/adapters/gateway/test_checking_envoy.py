@@ -76,3 +76,35 @@ def test_what_breaks_it_is_found_at_its_place(change: Callable[[dict[str, Any]],
 def test_what_is_no_configuration_has_no_listener() -> None:
     for stated in (None, [], "x", {}):
         assert broken(stated) == {"static_resources": "no listener serves HTTP"}
+
+
+# --- where Envoy asks with the head of a request alone --------------------------------------------
+
+
+@pytest.fixture(params=["ext_authz", "ext_authz_http"])
+def unseen(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    more = '[proxy]\nsecret = "file:secret"\n'
+    (tmp_path / "gateway.toml").write_text(HEAD + more + SERVICES.replace('credential = "file:key"', 'credential = "file:key"\nanswers = "unseen"'))
+    return copy.deepcopy(envoy(configured(str(tmp_path / "gateway.toml")), request.param, "127.0.0.1:9001"))
+
+
+def test_what_is_written_for_it_has_nothing_of_it(unseen: dict[str, Any]) -> None:
+    assert broken(unseen) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda made: asks(made).update(failure_mode_allow=True), "failure_mode_allow"),
+        (lambda made: asks(made).update(clear_route_cache=True), "clear_route_cache"),
+        (lambda made: asks(made).update(filter_enabled={"default_value": {}}), "filter_enabled"),
+        (lambda made: asks(made).pop("with_request_body"), "with_request_body"),
+        (lambda made: asks(made)["with_request_body"].update(max_request_bytes=4096), "with_request_body"),
+        (lambda made: asks(made)["with_request_body"].update(allow_partial_message=True), "with_request_body"),
+        (lambda made: route(made)["route"].update(retry_policy={"retry_on": "5xx"}), "retry_policy"),
+        (lambda made: manager(made)["http_filters"].insert(1, {"typed_config": {"@type": "x"}}), "http_filters"),
+    ],
+)
+def test_what_breaks_it_there_is_found(unseen: dict[str, Any], change: Callable[[dict[str, Any]], object], place: str) -> None:
+    change(unseen)
+    assert [found.rpartition(".")[2] for found in broken(unseen)] == [place]

@@ -135,6 +135,28 @@ def test_what_nobody_would_see_is_refused(world: World) -> None:
     assert "bound token" in world.ask(token=f"{bound.serialize()}~cap1p_{'A' * 60}").text or world.ask(token=bound.serialize()).status_code == 401
 
 
+def test_an_upgrade_is_refused(world: World) -> None:
+    """What comes behind it would be judged by nobody. A proxy that hides it from here takes it out itself."""
+    assert world.ask().status_code == 200
+    assert "an upgrade" in world.ask(Upgrade="x").text
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("/shop/v1/items/a~b?q=c", 200), ("/shop/v1/items/a%7Eb", 403), ("/shop/v1/other", 403), ("/seen/v1/items/7", 401), ("/other", 403), ("", 403), ("/.captoken/check/shop/v1/items/7", 403)],
+)  # fmt: skip
+def test_envoy_asks_with_the_request_itself_behind_a_prefix(target: str, status: int, world: World) -> None:
+    headers = {"X-Captoken-Proxy": SECRET, "Authorization": f"Bearer {world.token().present(audience='shop')}"}
+    with httpx.Client(trust_env=False, headers=headers, base_url=f"{world.origin}/.captoken/check") as client:
+        answer = client.get(f"{world.origin}/.captoken/check{target}")
+        assert answer.status_code == status and (answer.headers.get("authorization") == f"Bearer {KEY}") is (status == 200)
+        if status == 200:
+            assert client.get(f"{world.origin}/.captoken/check{target}", headers={"X-Captoken-Proxy": "x"}).status_code == 404
+            assert client.post(f"{world.origin}/.captoken/check{target}").status_code == 403
+            # Nobody but a client says that it is another request.
+            assert client.get(f"{world.origin}/.captoken/check{target}", headers={"X-Original-URI": "/x"}).status_code == 403
+
+
 def test_where_nobody_rewrites_a_target_it_has_to_be_spelled_as_it_is_sent(world: World) -> None:
     assert world.ask("/shop/v1/items/a~b?q=c", at="?exact").status_code == 200
     for spelled in ("/shop/v1/items/a%7Eb", "/shop/v1/items/a~b?q=c+d", "/shop/v1/items/a~b?"):

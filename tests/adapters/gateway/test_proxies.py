@@ -93,3 +93,19 @@ def test_certificates_are_asked_for_on_both_sides(tmp_path: Path) -> None:
 def test_a_table_by_which_a_stranger_could_ask_is_refused(stated: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=says):
         made(tmp_path, f"[proxy]\n{stated}\n")
+
+
+def test_by_ext_authz_only_services_whose_answers_nobody_sees_are_there(tmp_path: Path) -> None:
+    text = HEAD + SERVICES.replace('credential = "file:key"\nca', 'credential = { from = "file:key", as = "header:X-Key" }\nanswers = "unseen"\nca')
+    (tmp_path / "gateway.toml").write_text(text + '[proxy]\nsecret = "env:OWN"\n')
+    found = configured(str(tmp_path / "gateway.toml"))
+    for asks in ("ext_authz", "ext_authz_http"):
+        written = proxies.envoy(found, asks, "127.0.0.1:9001")["static_resources"]
+        first, nothing = manager(written)["route_config"]["virtual_hosts"][0]["routes"]
+        assert nothing["direct_response"] == {"status": 404} and first["route"]["host_rewrite_literal"] == "bank.example:8443"
+        assert [each["name"] for each in written["clusters"]] == ["captoken_processor", "bank"] and "%ENVIRONMENT(OWN)%" in str(written)
+        # The agent's token does not go on, where the service has its key elsewhere.
+        assert first.get("request_headers_to_remove") == (["authorization"] if asks == "ext_authz_http" else None)
+    (tmp_path / "gateway.toml").write_text(HEAD + SERVICES)
+    with pytest.raises(ValueError, match="no service says"):
+        proxies.envoy(configured(str(tmp_path / "gateway.toml")), "ext_authz")
