@@ -74,6 +74,7 @@ from captoken.adapters._http.exchange import (
     values_of,
 )
 from captoken.adapters._http.origins import is_path
+from captoken.adapters._http.refusals import METADATA_PATH, metadata_of
 from captoken.adapters.asgi import PLACE, CaptokenMiddleware, granted_to
 from captoken.stores.ports import Once
 
@@ -150,6 +151,8 @@ class Gateway:
                 origin=found.origin,
                 timeout=stated.timeout,
                 max_body=stated.max_body,
+                metadata=found.metadata(name),
+                step_up=stated.step_up,
             )
             for name, service in found.services.items()
         }
@@ -159,8 +162,14 @@ class Gateway:
 
             for name, each in found.mcp.items():
                 self._doors[name] = McpDoor(
-                    each, verifiers[name], timeout=stated.timeout, max_body=stated.max_body
+                    each,
+                    verifiers[name],
+                    timeout=stated.timeout,
+                    max_body=stated.max_body,
+                    metadata=found.metadata(name),
+                    step_up=stated.step_up,
                 )
+        self._metadata = _documents(found)
         # The addresses of doors that do not begin with their name.
         self._places: dict[bytes, Point] = {}
         if found.authzen:
@@ -204,6 +213,10 @@ class Gateway:
                     scope, _timed(receive, self._timeout), _taken(send, self._timeout)
                 )
             return
+        document = self._metadata.get(raw)
+        if document is not None and scope["method"] in ("GET", "HEAD"):
+            is_head = scope["method"] == "HEAD"
+            return await respond(send, document, without_body=is_head)
         name, slash, _ = raw.removeprefix(b"/").partition(b"/")
         door = self._places.get(raw) or self._doors.get(name.decode("latin-1"))
         if not slash or door is None or not is_path(raw, scope["query_string"]):
@@ -245,6 +258,19 @@ class Gateway:
                 if self._closing is not None:
                     await self._closing()
             await send({"type": f"{kind}.complete"})
+
+
+def _documents(found: Configuration) -> dict[bytes, Response]:
+    """What says who logs people in for each service (RFC 9728), by its path."""
+    servers = list(found.file.gateway.authorization_servers)
+    if not servers:
+        return {}
+    return {
+        f"{METADATA_PATH}{found.place(name)}".encode(): metadata_of(
+            found.origin + found.place(name), {"authorization_servers": servers}
+        )
+        for name in found.file.service
+    }
 
 
 def _problem(status: int, text: str) -> Response:
@@ -371,6 +397,8 @@ class _Door:
         origin: str,
         timeout: float,
         max_body: int,
+        metadata: str | None,
+        step_up: bool,
     ) -> None:
         self._service = service
         self._max_body = max_body
@@ -381,7 +409,13 @@ class _Door:
         self._inside = service.url.rstrip("/").encode()
         self._base = urlsplit(service.url).path.rstrip("/").encode()
         self._guarded = CaptokenMiddleware(
-            self._judge, verifier, origin=origin, realm=service.name, max_body=max_body
+            self._judge,
+            verifier,
+            origin=origin,
+            realm=service.name,
+            resource_metadata=metadata,
+            max_body=max_body,
+            step_up=step_up,
         )
 
     @property

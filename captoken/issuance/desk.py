@@ -110,6 +110,10 @@ class Desk:
 
         found = self.fits(subject, actor, application)
         fitting = [fit.grant for fit in found if fit.misses is None]
+        # An application that logs people in knows its server, and no grant's name.
+        if ask.by_login and ask.resources:
+            meant = {self.policy.resource_of(one) for one in ask.resources}
+            fitting = [grant for grant in fitting if meant <= set(grant.resources)]
         if not fitting:
             raise IssuanceError("no grant is for this caller", UNWANTED, "no grant fits")
         if len(fitting) > 1:

@@ -76,6 +76,17 @@ def test_a_grant_fits_those_applications_that_it_names(grant: str, client: str |
     assert misses is None if why is None else str(misses).startswith(why)
 
 
+def test_a_login_for_a_server_finds_its_grant() -> None:
+    """A client knows the server, and no grant's name."""
+    policy = loaded()
+    desk = Desk(policy, KEYRING)
+    jane = imagined(policy, {"provider": "people", "sub": "alice", "groups": ["finance"]}, NOW)
+    found = {one: desk.chosen(Ask(resources=(one,), client="desk", by_login=True), jane, None).name for one in ("https://issuer.example/mcp", "sales-db")}
+    assert found == {"https://issuer.example/mcp": "notes", "sales-db": "sales"}
+    with pytest.raises(IssuanceError, match="several grants fit"):
+        desk.chosen(Ask(client="desk", by_login=True), jane, None)
+
+
 def test_a_policy_tests_what_an_application_gets() -> None:
     test = """
 [[test]]

@@ -45,6 +45,8 @@ from captoken.adapters._http.exchange import (
     until_gone,
     values_of,
 )
+from captoken.adapters._http.refusals import Refusals
+from captoken.adapters._step_up import steps_of
 
 _log = logging.getLogger("captoken.gateway")
 
@@ -64,7 +66,6 @@ _EVENTS: list[Header] = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
-_CHALLENGE = (b"www-authenticate", b"Bearer")
 _STATUS = {"invalid": 401, "proof": 401, "unavailable": 503}
 
 
@@ -82,8 +83,23 @@ class McpDoor:
     """Requests to one MCP server: judged, and passed on."""
 
     def __init__(
-        self, service: McpService, verifier: AsyncVerifier, *, timeout: float, max_body: int
+        self,
+        service: McpService,
+        verifier: AsyncVerifier,
+        *,
+        timeout: float,
+        max_body: int,
+        metadata: str | None = None,
+        step_up: bool = False,
     ) -> None:
+        """`metadata`: where clients find out who logs people in.
+
+        `step_up`: they are told what a person could allow after all.
+        """
+        self._steps = steps_of(step_up, metadata)
+        self._refusals = Refusals(service.name, metadata)
+        named = "" if metadata is None else f' resource_metadata="{metadata}"'
+        self._challenge = f"Bearer{named}"
         self._service = service
         self._max_body = max_body
         self._relay = Relay(
@@ -93,6 +109,7 @@ class McpDoor:
             asks=service.asks,
             free=service.free,
         )
+        self._relay.gate.steps_up = self._steps is not None
         self._path = f"/{service.name}/mcp".encode()
         self._sessions: dict[str, _Session] = {}
         self._upstream = None
@@ -121,9 +138,17 @@ class McpDoor:
             said = envelopes.error(problem.id, problem.code, problem.text, problem.data)
             answer = _said(400, said)
         except Refused as refused:
-            answer = _refusal(refused)
+            answer = self._refused(refused)
         if answer is not None:
             await respond(send, answer)
+
+    def _refused(self, refused: Refused) -> Response:
+        """The answer to what is not sent: an invitation, where a person could allow it."""
+        if self._steps is not None and refused.denied is not None and refused.answer is not None:
+            scope = self._steps.scope_for(refused.denied.decision)
+            if scope is not None:
+                return self._refusals.denied(refused.denied, scope)
+        return _refusal(refused, self._challenge)
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         """The answer of the gateway's own, or None where the server's was passed on."""
@@ -407,7 +432,7 @@ def _said(status: int, message: dict[str, Any]) -> Response:
     return json_response(status, message)
 
 
-def _refusal(refused: Refused) -> Response:
+def _refusal(refused: Refused, challenge: str) -> Response:
     """The answer to what is not sent: an error of JSON-RPC, and 401 where no token is good."""
     # What waits for no answer is told by the status: 403 for what is denied.
     unanswered = 403 if refused.kind else 202
@@ -417,5 +442,6 @@ def _refusal(refused: Refused) -> Response:
     body = b"" if refused.answer is None else json.dumps(refused.answer).encode("ascii")
     answer = Response.of(status, b"application/json", body)
     if status == 401:
-        return answer._replace(headers=[*answer.headers, _CHALLENGE])
+        header = (b"www-authenticate", challenge.encode("ascii"))
+        return answer._replace(headers=[*answer.headers, header])
     return answer

@@ -59,6 +59,7 @@ from captoken.adapters._gateway.stated import (
 from captoken.adapters._gateway.strict import path_segments
 from captoken.adapters._http.exchange import RequestError
 from captoken.adapters._http.origins import origin_of
+from captoken.adapters._http.refusals import METADATA_PATH
 from captoken.adapters._mcp.messages import CALL, LISTS
 from captoken.audit._kept import TrailKept
 from captoken.control.feed import Feed
@@ -148,6 +149,16 @@ class Configuration(NamedTuple):
         """Where clients reach it."""
         return self.file.gateway.origin or f"http://{self.file.gateway.listen}"
 
+    def place(self, name: str) -> str:
+        """The path of a service."""
+        return f"/{name}/mcp" if name in self.mcp else f"/{name}"
+
+    def metadata(self, name: str) -> str | None:
+        """Where clients of a service find out who logs people in; None for nowhere."""
+        if not self.file.gateway.authorization_servers:
+            return None
+        return f"{self.origin}{METADATA_PATH}{self.place(name)}"
+
 
 def configured(path: str) -> Configuration:
     """The file at a path, whole. Raises ValueError, with file and line, and OSError."""
@@ -190,6 +201,14 @@ def _check_gateway(stated: StatedGateway) -> None:
             "gateway.overlay needs the keys of its signers: write operators = [PUBLIC], as "
             "`captoken keygen public operator.json` prints it"
         )
+    if stated.step_up and not stated.authorization_servers:
+        raise ValueError("gateway.step_up needs authorization_servers: clients ask a person there")
+    with _at("gateway.authorization_servers"):
+        for each in stated.authorization_servers:
+            origin_of(each)
+    if stated.authorization_servers:
+        with _at("gateway.origin"):
+            origin_of(stated.origin or f"http://{stated.listen}")
     with _at("gateway.operators"):
         for each in stated.operators:
             signing_key(each, "operator")

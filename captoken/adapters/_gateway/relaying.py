@@ -71,11 +71,15 @@ UNREACHABLE = "The server cannot be reached."
 class Refused(Exception):  # noqa: N818, the name reads as what it is
     """A message that is not sent. `answer` is for the client, `kind` that of the denial if it is.
 
-    Of a notification `answer` is None: nobody waits for one.
+    Of a notification `answer` is None: nobody waits for one. `denied`: why what was asked for is
+    not permitted.
     """
 
-    def __init__(self, answer: dict[str, Any] | None, kind: str = "") -> None:
+    def __init__(
+        self, answer: dict[str, Any] | None, kind: str = "", denied: Denied | None = None
+    ) -> None:
         super().__init__("a message is refused")
+        self.denied = denied
         self.answer = answer
         self.kind = kind
 
@@ -209,7 +213,9 @@ class Relay:
                 fit = filter(self.mirrored.is_fit, by_name)
                 by_name = {each: by_name[each] for each in fit}
         plain, named = asked.grant.blocking, list(by_name)
-        kept = await only_listed(plain, method, list(by_name.values()), named, self.gate.prefix)
+        those = list(by_name.values())
+        gate = self.gate
+        kept = await only_listed(plain, method, those, named, gate.prefix, steps_up=gate.steps_up)
         return {**result, listing.items: kept}
 
     def _compare(self, tools: Mapping[str, Any]) -> None:
@@ -268,7 +274,8 @@ class Conversation:
             answer = envelopes.error(said.id, problem.code, problem.text, problem.data)
             raise Refused(answer if said.id is not None and said.method else None) from None
         except Denied as denied:
-            raise self._refused(said, relay.gate.refusal_of(denied.decision, said.method)) from None
+            told = relay.gate.refusal_of(denied.decision, said.method)
+            raise self._refused(said, told, denied) from None
         except NotLetIn as refused:
             raise self._refused(said, refused) from None
         stated = [header for header in headers or () if header[0].startswith(PREFIX)]
@@ -354,7 +361,7 @@ class Conversation:
         """The client has gone before the answer came. What was taken counts."""
         self._leave(asked.said.id)
 
-    def _refused(self, said: Said, refused: NotLetIn) -> Refused:
+    def _refused(self, said: Said, refused: NotLetIn, denied: Denied | None = None) -> Refused:
         """What the client is told: the model of a call, and a client of all else."""
         if said.id is None or not said.method:
             return Refused(None, refused.kind)
@@ -363,7 +370,7 @@ class Conversation:
             answer = envelopes.told(said.id, refused.text, refused.data, modern)
         else:
             answer = envelopes.error(said.id, refused.code, refused.text, refused.data)
-        return Refused(answer, refused.kind)
+        return Refused(answer, refused.kind, denied)
 
     async def undone(self, asked: Asked, problem: Unreachable) -> dict[str, Any] | None:
         """Nothing of a request was sent: what it took goes back, and the client is told."""

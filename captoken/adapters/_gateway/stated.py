@@ -71,6 +71,11 @@ class StatedGateway(_Stated, frozen=True):
     streams: int = 200
     timeout: int = 60
 
+    # Who logs people in for these services, by address, and whether clients are told what a person
+    # could allow after all.
+    authorization_servers: tuple[str, ...] = ()
+    step_up: bool = False
+
 
 class StatedProxy(_Stated, frozen=True):
     """Where a proxy asks, and by what it is known."""
