@@ -21,6 +21,7 @@ MISSTATED: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"table": "sales", "operation": "select", "columns": "region"}, TypeError),
     ({"table": "sales", "operation": "select", "columns": b"region"}, TypeError),
     ({"table": "sales", "operation": "select", "columns": 5}, TypeError),
+    ({"table": "sales", "operation": "select", "columns": {"region": 1}}, TypeError),
     ({"table": "sales", "operation": "select", "columns": ["*"]}, ValueError),
     ({"table": "sales", "operation": "select", "columns": [""]}, ValueError),
     ({"table": "sales.*", "operation": "select"}, ValueError),

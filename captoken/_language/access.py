@@ -158,11 +158,12 @@ def facts_of(given: Any, what: str) -> dict[str, Any]:
 def _columns(given: Any) -> tuple[str, ...]:
     """The columns that are touched, in the order given (spec 7.2).
 
-    A single string is refused, since it would be read as a list of its letters. So is `*`: an
-    access names what it touches, and only a caveat may say "all". Raises TypeError or ValueError.
+    A single string is refused, since it would be read as a list of its letters. So is a mapping,
+    as the caveat's {"sales": ["region"]}, and `*`: an access names what it touches, and only a
+    caveat may say "all". Raises TypeError or ValueError.
     """
-    # A string is iterable: `columns="id"` would be the two columns `i` and `d`.
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+    # Both are iterable: `columns="id"` would be the two columns `i` and `d`.
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
         raise TypeError(f"columns must be a list of names, not {type(given).__name__}")
     # Order and repetition are kept, and mean nothing to any caveat.
     columns = tuple(names.free_name(column, "column") for column in given)

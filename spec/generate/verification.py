@@ -92,7 +92,7 @@ def access() -> Table:
         "operation_space": ("7.2", {**SELECT, "operation": "select all"}),
         "operation_number": ("7.2", {**SELECT, "operation": 1}), "column_star": ("7.2", {**SELECT, "columns": ["*"]}),
         "column_empty": ("7.2", {**SELECT, "columns": [""]}), "column_number": ("7.2", {**SELECT, "columns": [1]}),
-        "columns_text": ("7.2", {**SELECT, "columns": "region"}), "tool_star": ("7.2", {"tool": "files.*"}),
+        "columns_text": ("7.2", {**SELECT, "columns": "region"}), "columns_object": ("7.2", {**SELECT, "columns": {"region": 1}}), "tool_star": ("7.2", {"tool": "files.*"}),
         "tool_empty": ("7.2", {"tool": ""}), "tool_zero_width": ("7.2", {"tool": "sea\u200brch"}),
         "arguments_list": ("7.2", {"tool": "search", "arguments": ["q"]}),
         "argument_empty": ("7.2", {"tool": "search", "arguments": {"": 1}}),
