@@ -314,6 +314,19 @@ def test_a_snapshot_of_somebody_else_is_not_believed(world: World, caplog: pytes
     assert "not signed by an operator that this server trusts" in caplog.text
 
 
+def test_an_entry_says_whom_it_is_about(world: World, browser: Browser) -> None:
+    """By a link, by a token, or by a hand-over of one; what already says a name, or what no trail has, says nothing more."""
+    root = world.mint()
+    child = root.delegate(to="sales-agent", tables=["sales"])
+    world.ask(child)
+    node = browser.get("/api/task?task=q3").json["nodes"][1]["id"]
+    reach = browser.get(f"/api/agent?id={node}").json["reach"]
+    for select in ({"link": node}, {"token": root.unverified.root.token_id}, reach["select"], {"task": "q3"}, {"token": "A" * 22}):
+        world.operator.revoke(**select, why="to be named")
+    whom = [one["whom"] for one in browser.get("/api/overlay").json["entries"]]
+    assert sorted(map(str, whom)) == ["None", "None", "orchestrator in q3", "sales-agent in q3", "sales-agent in q3"]
+
+
 def test_names_of_strangers_leave_as_plain_text(world: World, browser: Browser) -> None:
     """No character that steers or looks like another leaves the server; and the file that is taken along has no markup."""
     root = world.mint(tables=["*"])

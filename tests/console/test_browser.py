@@ -25,6 +25,7 @@ from captoken import Access, Issuer, Keyring, Token, Verifier
 from captoken._format.encoding import b64encode, encode_json
 from captoken.audit import AuditTrail
 from captoken.cli.console.app import leading_to
+from captoken.cli.console.queries import ASKED_BY
 from captoken.control import Operator
 from captoken.keys import AuditKey, HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
@@ -309,6 +310,12 @@ def test_a_stolen_token_is_first_within_a_second_and_is_not_its_holders_refusal(
     needs.first.get_by_role("button", name="Agent").click()
     agent(page, "payer").get_by_text("0 refused").wait_for()
     agent(page, "payer").get_by_text("1 stolen").wait_for()
+    page.get_by_role("button", name="Needs you").click()
+    needs.first.get_by_role("button", name="Revoke…").click()
+    dialog = page.get_by_role("dialog", name="Revoke payer")
+    dialog.get_by_label("Why").fill("somebody else has it")
+    dialog.get_by_role("button", name="Revoke").click()
+    agent(page, "payer").get_by_text("revoked").wait_for()
 
 
 def test_from_the_address_to_an_agent_revoked(story: Story, page: Page) -> None:
@@ -490,6 +497,81 @@ def test_a_question_is_in_the_address_and_its_words_are_chips(story: Story, page
     page.get_by_text("there is no colour").wait_for()
     line.press("Backspace")
     assert line.input_value() == "colour:red"
+
+
+def test_a_question_is_narrowed_by_what_it_found(story: Story, page: Page) -> None:
+    """By a click: one value alone, or all but it. A chart says when, and stays as the trail goes on."""
+    for table in ("payroll", "hr", "payroll"):
+        assert not story.ask(story.sales, table)
+    ask(page, "refused")
+    page.get_by_text("3 decisions found").wait_for()
+    page.get_by_role("img", name="3 calls, 3 of them refused").wait_for()
+    tables = page.get_by_role("region", name="By table")
+    tables.get_by_role("button", name="without payroll").click()
+    page.get_by_text("1 decision found").wait_for()
+    assert page.locator(".chip > span").all_inner_texts() == ["refused", "-table:payroll"]
+    page.get_by_role("button", name="Remove -table:payroll").click()
+    tables.get_by_role("button", name="only payroll").click()
+    page.get_by_text("2 decisions found").wait_for()
+    assert page.locator(".chip > span").all_inner_texts() == ["refused", "table:payroll"]
+    assert not story.ask(story.sales, "payroll")
+    page.get_by_text("3 decisions found").wait_for()
+    ask(page, "-server:trail")
+    page.get_by_text("0 decisions found").wait_for()
+
+
+def test_the_help_names_each_word_of_a_question(page: Page) -> None:
+    page.get_by_role("button", name="Help").click()
+    said = page.get_by_role("dialog").inner_text()
+    assert all(f"{key}:" in said for key in ASKED_BY) and "-code:" in said and "refused, allowed" in said
+
+
+class Fleet(Story):
+    """Forty agents under one."""
+
+    def _start(self) -> str:
+        root = self.mint("fleet")
+        for number in range(39):
+            assert self.ask(root.delegate(to=f"researcher-{number}", tables=["sales"]), "sales")
+        return super()._start()
+
+
+@pytest.mark.parametrize("story", [Fleet], indirect=True)
+def test_forty_agents_are_on_one_screen(story: Fleet, page: Page) -> None:
+    """A line each, in two columns, with names that can be read; the arrow keys go down them one after the other."""
+    page.get_by_role("option", name="fleet").click()
+    page.locator("[role=treeitem]").nth(39).wait_for()
+    rows = page.locator("[role=treeitem]").all()
+    boxes = [row.bounding_box() for row in rows]
+    assert len(boxes) == 40 and all(box and box["y"] >= 0 and box["y"] + box["height"] <= 900 and box["height"] >= 24 for box in boxes)
+    clipped = "(one) => one.scrollWidth > one.clientWidth"
+    assert not any(row.locator(".node-name").evaluate(clipped) for row in rows)
+    rows[0].focus()
+    for _ in range(30):
+        page.keyboard.press("ArrowDown")
+    assert script(page, "document.activeElement.id") == rows[30].get_attribute("id")
+    assert violations(page) == []
+
+
+def test_how_good_it_is(story: Story, page: Page) -> None:
+    """Who read this table in this task: one line, five seconds. Why was it refused, and by whose limit: one click."""
+    assert not story.ask(story.sales, "hr") and story.ask(story.hr, "hr") and story.ask(story.mint("other"), "hr")
+    page.get_by_role("option", name="other").wait_for()
+    line = page.get_by_role("combobox", name="Ask about")
+    began = time()
+    line.fill("table:hr task:q3-risk allowed")
+    line.press("Enter")
+    page.get_by_text("2 decisions found").wait_for()
+    readers = page.locator(".decisions .who")
+    readers.nth(1).wait_for()
+    assert {one.rpartition(" ")[2] for one in readers.all_inner_texts()} == {"hr-agent"}
+    assert time() - began < 5
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Needs you").click()
+    lately = page.get_by_role("region", name="Refused lately")
+    lately.get_by_role("link", name="select on table hr").click()
+    page.locator(".decision").get_by_text("Stopped here: table hr is not among").wait_for()
+    assert "added by orchestrator for sales-agent" in " ".join(page.locator(".chain .is-stop").inner_text().split())
 
 
 def test_new_decisions_are_counted_and_move_no_row(story: Story, page: Page) -> None:

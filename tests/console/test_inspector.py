@@ -400,6 +400,13 @@ def test_a_token_that_is_bound_to_a_key(page: Page) -> None:
     assert got["about"] == "The token is bound to this key, by link 1."
     assert seen(page, child.serialize(), open=HOLDER.public)["about"].startswith("The token names no such key.")
 
+    # It is narrowed without the key, and not handed on.
+    assert NEXT.public in page.locator(".narrow .bound").inner_text() and page.get_by_label("Handed to").count() == 0
+    page.get_by_label("What operations is narrowed to").or_(page.get_by_label("What tables is narrowed to")).fill("sales")
+    made = Token.parse(page.get_by_label("The narrower token").input_value())
+    assert made.unverified.holder == "sales-agent"
+    assert seen(page, made.serialize(), key_file(KEYRING))["summary"]["bound to"] == [f"{NEXT.public}, by link 1"]
+
     sent = child.present(audience="sales-db", signer=NEXT, request=bytes(32))
     got = seen(page, sent, key_file(KEYRING))
     assert got["summary"]["proof"] == ["for one sending, and not looked at here"] and len(got["bytes"]) == 2
@@ -703,6 +710,10 @@ def test_a_sample_is_narrowed_and_tried(page: Page) -> None:
     page.get_by_text("Every signature holds").wait_for()
     page.get_by_label("What the server states").fill('{"table": "sales", "operation": "select"}')
     page.get_by_text("Allowed: every link permits it.").wait_for()
+    # The key of the sample opens nothing else, and says nothing of another token.
+    page.get_by_label("A token").fill(minted().serialize())
+    page.get_by_text("Anybody can write this.").wait_for()
+    assert page.get_by_label("The root key").input_value() == ""
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 import type { JSX } from "preact";
 import { useContext, useEffect, useRef } from "preact/hooks";
 import type { AgentView, Entry } from "./api";
-import { count, exact, plainNumber, STATES } from "./format";
+import { count, exact, minuteOf, plainNumber, STATES } from "./format";
 import { Paged } from "./paged";
 import { Ago, Among, Bar, Basis, Copy, Export, Press, StateMark } from "./parts";
 import { saysTime, timeLeft } from "./tree";
@@ -116,7 +116,12 @@ export function Agent(props: {
           <Bar left={timeLeft(node, now)} label="Time left" />
           <span>
             {saysTime(node, now)}
-            {node.expires_at !== null && <span class="exact"> until {exact(node.expires_at)}</span>}
+            {node.expires_at !== null && (
+              <span class="exact" title={exact(node.expires_at)}>
+                {" "}
+                until {minuteOf(node.expires_at)}
+              </span>
+            )}
           </span>
         </div>
         {node.budget.map((one, place) => (

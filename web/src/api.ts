@@ -262,6 +262,8 @@ export interface Entry {
   until: number | null;
   select: string;
   narrows: string[] | null;
+  // Only in the list of all: who is meant, where that is known.
+  whom?: string | null;
 }
 
 export type Select = Record<string, string>;

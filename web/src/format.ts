@@ -36,11 +36,11 @@ export function ago(at: number, now: number): string {
   return passed < 1 ? "now" : `${about(passed)} ago`;
 }
 
-// As in a list, where the exact time stands beside it: in one unit, but for hours.
+// As in a list, where the exact time stands beside it: in one unit.
 function about(seconds: number): string {
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  return seconds < 36_000 ? duration(seconds) : duration(seconds - (seconds % 3600));
+  return duration(seconds - (seconds % 3600));
 }
 
 // A record or a token may say any integer. One that no calendar has stays a number.

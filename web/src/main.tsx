@@ -32,7 +32,7 @@ const pause = (milliseconds: number): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 function App(): JSX.Element {
-  const [place, go] = usePlace();
+  const [place, goTo] = usePlace();
   const now = useClock();
   const [who, setWho] = useState<Session | null>(null);
   const [seen, setSeen] = useState<Now | null>(null);
@@ -43,8 +43,14 @@ function App(): JSX.Element {
   const [recent, setRecent] = useState<api.Page | null>(null);
   const [trouble, setTrouble] = useState("");
   const [told, setTold] = useState("");
+  // What was told of another view is of no use here.
+  const go: typeof goTo = (change, replace) => {
+    setTold("");
+    goTo(change, replace);
+  };
   const [heard, setHeard] = useState("");
   const [aim, setAim] = useState<Aim | null>(null);
+  const [wanted, setWanted] = useState<string | null>(null);
   const [help, setHelp] = useState(false);
   useKeys(() => setHelp(true));
   const [trace, setTrace] = useState<{ text: string; key: string } | null>(null);
@@ -201,6 +207,16 @@ function App(): JSX.Element {
     });
   };
 
+  // To be revoked, once it is known what that stops.
+  useEffect(() => {
+    if (wanted === null || agent?.node.id !== wanted || task === null || task.task.key !== place.task) return;
+    setWanted(null);
+    aimAtAgent("revoke");
+  }, [wanted, agent, task]);
+  useEffect(() => {
+    if (place.decision !== null) setTold("");
+  }, [place.decision]);
+
   // What is past is looked at.
   const canAct = who?.can_act === true && place.view !== "then";
   const then = place.at ?? now;
@@ -271,9 +287,18 @@ function App(): JSX.Element {
           <Found place={place} rev={seen?.rev ?? ""} now={then} go={go} />
         ) : place.view === "needs" ? (
           <>
-            <Needs needs={needs} now={now} go={go} />
+            <Needs
+              needs={needs}
+              now={now}
+              canAct={canAct}
+              go={go}
+              onRevoke={(task, node) => {
+                go({ view: "now", task, node });
+                setWanted(node);
+              }}
+            />
             <div class="lately">
-              <LastHour rev={seen?.rev ?? ""} now={now} go={go} />
+              <LastHour rev={seen?.rev ?? ""} go={go} />
               <Empty seen={seen} recent={recent} now={now} />
             </div>
           </>
@@ -740,7 +765,10 @@ function Said(props: {
           <tbody>
             {props.entries.map((entry) => (
               <tr key={entry.id}>
-                <td data-label="Selects">{entry.select}</td>
+                <td data-label="Selects">
+                  {entry.whom && <strong class="whom">{entry.whom} </strong>}
+                  <span class={entry.whom ? "muted" : ""}>{entry.select}</span>
+                </td>
                 <td data-label="Leaves">
                   {entry.narrows === null ? (
                     <span class="bad">

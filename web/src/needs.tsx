@@ -1,8 +1,7 @@
 // What needs a person now, the gravest first: what is so, what to make of it, and where to look.
 import type { JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
-import * as api from "./api";
-import type { Answer, Need, Row } from "./api";
+import { useAnswer } from "./answer";
+import type { Need, Row } from "./api";
 import { plainNumber } from "./format";
 import { Ago } from "./parts";
 import { Plot } from "./plot";
@@ -10,6 +9,7 @@ import { toSpan } from "./state";
 import type { Place } from "./state";
 
 const EVERY = 5000; // milliseconds between two looks at the last hour
+const STOPPED = ["stolen", "often"]; // kinds of what is stopped at once
 
 // Rows that say the same of the same, once, where the last of them stands.
 export function together(rows: Row[]): Row[] {
@@ -25,39 +25,21 @@ export function together(rows: Row[]): Row[] {
 // All calls of the last hour. What a drag over it chooses is asked for.
 export function LastHour(props: {
   rev: string;
-  now: number;
   go: (change: Partial<Place>) => void;
-}): JSX.Element | null {
-  const [found, setFound] = useState<Answer | null>(null);
-  const asked = useRef(-Infinity);
-  useEffect(() => {
-    let isOver = false;
-    const wait = Math.max(0, asked.current + EVERY - performance.now());
-    const timer = setTimeout(() => {
-      asked.current = performance.now();
-      api.query("since:1h", "refused", null, null, 1).then(
-        (said) => {
-          if (!isOver) setFound(said);
-        },
-        () => undefined,
-      );
-    }, wait);
-    return () => {
-      isOver = true;
-      clearTimeout(timer);
-    };
-  }, [props.rev, Math.floor(props.now / 60)]);
-  if (found === null || found.trouble !== null) return null;
+}): JSX.Element {
+  const { answer: found } = useAnswer("since:1h", "refused", null, props.rev, EVERY);
   return (
-    <section class="panel" aria-labelledby="hour-title">
+    <section class="panel hour" aria-labelledby="hour-title">
       <div class="panel-head">
         <h2 id="hour-title">The last hour</h2>
-        <span class="muted">
-          {plainNumber(found.allowed)} allowed, {plainNumber(found.denied)} refused
-        </span>
+        {found && (
+          <span class="muted">
+            {plainNumber(found.allowed)} allowed, {plainNumber(found.denied)} refused
+          </span>
+        )}
       </div>
-      {found.series === null ? (
-        <p class="none">No call.</p>
+      {!found?.series ? (
+        <p class="none">{found === null ? "Reading…" : "No call."}</p>
       ) : (
         <Plot
           series={found.series}
@@ -71,7 +53,9 @@ export function LastHour(props: {
 export function Needs(props: {
   needs: Need[] | null;
   now: number;
+  canAct: boolean;
   go: (change: Partial<Place>) => void;
+  onRevoke: (task: string, node: string) => void;
 }): JSX.Element {
   const { needs, go } = props;
   return (
@@ -106,6 +90,15 @@ export function Needs(props: {
                 {one.more && <p class="muted">{one.more}</p>}
               </div>
               <span class="where">
+                {props.canAct && STOPPED.includes(one.kind) && one.node !== null && one.task !== null && (
+                  <button
+                    type="button"
+                    class="small danger"
+                    onClick={() => props.onRevoke(one.task ?? "", one.node ?? "")}
+                  >
+                    Revoke…<span class="unseen"> for: {one.text}</span>
+                  </button>
+                )}
                 {one.node !== null && one.task !== null && (
                   <button
                     type="button"

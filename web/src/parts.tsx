@@ -3,8 +3,12 @@ import { createContext } from "preact";
 import type { ComponentChildren, JSX } from "preact";
 import { useContext, useLayoutEffect, useRef } from "preact/hooks";
 import type { Row, State } from "./api";
-import { ago, BASES, exact, iso, STATES, timeOfDay } from "./format";
+import { ago, BASES, exact, iso, minuteOf, STATES, timeOfDay } from "./format";
 import { hashOfDecision } from "./state";
+
+// The time of day; and the day, if it is another one.
+const spelled = (at: number, now: number): string =>
+  exact(at).slice(0, 10) === exact(now).slice(0, 10) ? timeOfDay(at) : minuteOf(at).slice(5);
 
 // "12 s ago", with the exact time beside it, or in its title where there is no room.
 export function Ago(props: { at: number; now: number; both?: boolean }): JSX.Element {
@@ -12,7 +16,7 @@ export function Ago(props: { at: number; now: number; both?: boolean }): JSX.Ele
   return (
     <time dateTime={iso(at)} title={exact(at)}>
       {ago(at, now)}
-      {props.both && <span class="exact"> {timeOfDay(at)}</span>}
+      {props.both && <span class="exact"> {spelled(at, now)}</span>}
     </time>
   );
 }

@@ -1,6 +1,7 @@
 // One question over everything: a line of words, each a chip, and what it found.
 import type { JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useAnswer } from "./answer";
 import * as api from "./api";
 import type { Answer } from "./api";
 import { count, plainNumber } from "./format";
@@ -203,6 +204,8 @@ const SORTED: Record<Sort, string> = {
   spent: "most of a budget spent",
 };
 
+const EVERY = 1000; // milliseconds between two looks at what a question finds
+
 export function Found(props: {
   place: Place;
   rev: string;
@@ -211,33 +214,13 @@ export function Found(props: {
 }): JSX.Element {
   const { place, now, go } = props;
   const { q, by, sort, at } = place;
-  const [answer, setAnswer] = useState<{ of: string; answer: Answer } | null>(null);
-  const [trouble, setTrouble] = useState("");
-  const of = JSON.stringify([q, sort, at]);
-  useEffect(() => {
-    let isOver = false;
-    api.query(q, sort, null, at, 1).then(
-      (found) => {
-        if (isOver) return;
-        setAnswer({ of, answer: found });
-        setTrouble("");
-      },
-      (error: Error) => {
-        if (!isOver) setTrouble(error.message);
-      },
-    );
-    return () => {
-      isOver = true;
-    };
-  }, [of, props.rev]);
-
-  const found = answer?.of === of ? answer.answer : null;
-  if (trouble || (found && found.trouble !== null)) {
+  const { answer: found, trouble } = useAnswer(q, sort, at, props.rev, EVERY);
+  if (trouble) {
     return (
-      <section class="panel" aria-labelledby="found-title">
+      <section class="panel found" aria-labelledby="found-title">
         <h2 id="found-title">This was not understood</h2>
         <p class="bad" role="alert">
-          {trouble || found?.trouble}
+          {trouble}
         </p>
         <Words />
       </section>

@@ -152,7 +152,9 @@ class Console:
             "/api/complete": lambda given: {
                 "words": queries.completed(index, given.get("word", ""))
             },
-            "/api/overlay": lambda _: views.overlay_view(self._control.overlay(), self.now()),
+            "/api/overlay": lambda _: views.overlay_view(
+                index, self._control.overlay(), self.now()
+            ),
         }
         self._writes: dict[str, tuple[Any, Callable[[Any], Json]]] = {
             "/api/pasted": (_Pasted, lambda asked: pasted_view(index, asked.text)),

@@ -971,10 +971,32 @@ def row_of(decided: analysis.Decided, why: str) -> Json:
 # --- the overlay ----------------------------------------------------------------------------------
 
 
-def overlay_view(overlay: Said | None, now: int) -> Json:
-    """What stands, by whom and why."""
+def overlay_view(index: Index, overlay: Said | None, now: int) -> Json:
+    """What stands, by whom and why, and who is meant by a link or a token."""
     entries = () if overlay is None else overlay.entries
-    return {"entries": [entry_view(entry, now) for entry in entries if entry.stands(now)]}
+    return {
+        "entries": [
+            entry_view(entry, now) | {"whom": _whom(index, msgspec.to_builtins(entry.select))}
+            for entry in entries
+            if entry.stands(now)
+        ]
+    }
+
+
+def _whom(index: Index, select: Mapping[str, str]) -> str | None:
+    """The agent whose hand-over an entry is about, and its task. None where no trail has it."""
+    if "link" in select:
+        rows = index.rows("select agent, task, said from hops where id = ?", select["link"])
+    elif "token" in select:
+        which = "select agent, task, said from hops where token = ? order by depth limit 10000"
+        rows = index.rows(which, select["token"])
+    else:
+        return None
+    nonce = select.get("hop")
+    for agent, task, said in rows:
+        if nonce is None or known(said).hop.nonce == nonce:
+            return plain(f"{agent} in {task}")
+    return None
 
 
 def said_of_task(index: Index, overlay: Said | None, task: str, now: int) -> list[Json]:

@@ -25,8 +25,12 @@ interface Pasted extends Keys {
   readonly token: string;
   // An access that is tried, as it was typed.
   readonly access: string;
+  // Is the key that of the sample? It opens nothing else.
+  readonly isSample: boolean;
   readonly now: number;
 }
+
+const ALIKE = 40; // characters that a token keeps while it is played with
 
 const blank = (): Pasted => ({
   token: "",
@@ -34,6 +38,7 @@ const blank = (): Pasted => ({
   secret: "",
   open: "",
   server: "",
+  isSample: false,
   now: secondsNow(),
 });
 
@@ -286,7 +291,11 @@ function Paste(props: {
         placeholder="cap1_…"
         aria-describedby="token-hint"
         value={pasted.token}
-        onInput={(event) => onSay({ token: event.currentTarget.value })}
+        onInput={(event) => {
+          const token = event.currentTarget.value;
+          const isOther = pasted.isSample && !token.startsWith(pasted.token.slice(0, ALIKE));
+          onSay(isOther ? { ...blank(), token } : { token });
+        }}
         {...ALONE}
       />
       <p class="hint" id="token-hint">

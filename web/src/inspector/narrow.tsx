@@ -64,9 +64,21 @@ function narrowed(held: string, to: string, rows: readonly Row[]): { token: stri
   }
 }
 
+// The key that a token is bound to. Whoever hands it on signs with the private one.
+function keyOf(held: string): string {
+  try {
+    return Token.parse(held).unverified.key ?? "";
+  } catch {
+    return "";
+  }
+}
+
 export function Narrow(props: { held: string; onLook: (token: string) => void }): JSX.Element {
   const [rows, setRows] = useState<readonly Row[]>([FIRST]);
-  const [to, setTo] = useState("");
+  const [said, setTo] = useState("");
+  const [copied, setCopied] = useState("");
+  const key = keyOf(props.held);
+  const to = key ? "" : said;
   const { token, trouble } = narrowed(props.held, to, rows);
   const change = (at: number, change: Partial<Row>): void =>
     setRows(rows.map((row, other) => (other === at ? { ...row, ...change } : row)));
@@ -117,22 +129,46 @@ export function Narrow(props: { held: string; onLook: (token: string) => void })
           One more keyword
         </button>
       </p>
-      <label for="narrow-to">Handed to (left empty: nobody)</label>
-      <input
-        id="narrow-to"
-        value={to}
-        spellcheck={false}
-        autocomplete="off"
-        onInput={(event) => setTo(event.currentTarget.value)}
-      />
+      {key ? (
+        <p class="hint bound">
+          It is bound to the key <code>{key}</code>. To narrow it takes no key, and the narrower token is
+          bound to the same one. To hand it to another agent, its holder signs with the private key, which
+          this page does not take: <code>token.delegate(to=…, key=…, signer=…)</code>.
+        </p>
+      ) : (
+        <>
+          <label for="narrow-to">Handed to (left empty: nobody)</label>
+          <input
+            id="narrow-to"
+            value={said}
+            spellcheck={false}
+            autocomplete="off"
+            onInput={(event) => setTo(event.currentTarget.value)}
+          />
+        </>
+      )}
       <div role="status">{trouble && <p class="problem">{trouble}</p>}</div>
       {token && (
         <>
           <label for="narrow-token">The narrower token</label>
           <textarea id="narrow-token" rows={4} readOnly value={token} />
-          <button type="button" onClick={() => props.onLook(token)}>
-            Look at this one
-          </button>
+          <p class="made">
+            <button type="button" onClick={() => props.onLook(token)}>
+              Look at this one
+            </button>{" "}
+            <button
+              type="button"
+              onClick={() => {
+                navigator.clipboard.writeText(token).then(
+                  () => setCopied(token),
+                  () => document.querySelector<HTMLTextAreaElement>("#narrow-token")?.select(),
+                );
+              }}
+            >
+              Copy
+            </button>{" "}
+            <span role="status">{copied === token && "Copied."}</span>
+          </p>
         </>
       )}
     </section>

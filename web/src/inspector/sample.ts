@@ -4,7 +4,7 @@ import { Keyring } from "../../../ports/typescript/src/keyring.js";
 import { Issuer } from "../../../ports/typescript/src/writing/issuer.js";
 
 // It is held by the second agent. The access that is tried is one that the first link allows.
-export function sample(): { token: string; secret: string; access: string } {
+export function sample(): { token: string; secret: string; access: string; isSample: true } {
   const key = crypto.getRandomValues(new Uint8Array(32));
   const issuer = new Issuer(Keyring.fromKeys(new Map([["k-sample", key]]), "k-sample"));
   const root = issuer.mint({
@@ -19,5 +19,6 @@ export function sample(): { token: string; secret: string; access: string } {
     token: held.serialize(),
     secret: b64encode(key),
     access: '{"table": "market.eu", "operation": "select"}',
+    isSample: true,
   };
 }
