@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
+from captoken.cli import gateway_workers as workers
 from captoken.cli import serving
 from captoken.cli.gateway_demo import check_extra
 from captoken.cli.gateway_options import create_option, file_argument
@@ -24,8 +27,9 @@ if TYPE_CHECKING:
 @click.command()
 @file_argument
 @create_option
+@click.option("--worker", type=int, hidden=True, help="The number of this process, of several.")
 @json_option
-def processor(path: str, create: bool, as_json: bool) -> int:
+def processor(path: str, create: bool, worker: int | None, as_json: bool) -> int:
     """Decide on requests for Envoy, until Ctrl-C or SIGTERM.
 
     \b
@@ -35,21 +39,42 @@ def processor(path: str, create: bool, as_json: bool) -> int:
 
     Envoy connects to clients and services, and asks here for each request, by `ext_proc`. The
     socket is the one of [proxy] in the file. With --json, it writes one object when it starts.
+
+    With workers = N in [proxy], it starts N processes, and one anew that ends. They share the
+    ledger.
     """
     check_extra()
     with needing("envoy"):
         import_module("captoken.adapters._gateway.ext_proc")
-    from captoken.adapters._gateway.opening import configured
+    from captoken.adapters._gateway.opening import configured, stores
 
     serving.refuse_dumps()
     logger = logging.getLogger("captoken")
     logger.addHandler(ToStderr(timed=True))
     logger.setLevel(logging.INFO)  # a line for each denial
     found = configured(path)
-    return asyncio.run(_process(found, create, as_json))
+    count = found.file.proxy.workers
+    if count > 1 and worker is None:
+        with stores(found, create=create, readonly=not create):
+            pass  # made, or refused, before each of them looks
+        announced = partial(_announce, found, as_json)
+        return workers.kept(path, count, found.file.gateway.timeout, announced)
+    if worker is not None:
+        workers.end_with_parent()
+        return asyncio.run(_process(found, create, worker, lambda: say_json({}, indent=None)))
+    return asyncio.run(_process(found, create, 0, partial(_announce, found, as_json)))
 
 
-async def _process(found: Configuration, create: bool, as_json: bool) -> int:
+def _announce(found: Configuration, as_json: bool) -> None:
+    at = found.asked_at
+    if as_json:
+        say_json({"services": list(found.services), "address": at[0], "addresses": at}, indent=None)
+    tell(f"{', '.join(found.services)}: decided on for Envoy at {', '.join(at)}: Ctrl-C ends that")
+
+
+async def _process(
+    found: Configuration, create: bool, worker: int, announce: Callable[[], None]
+) -> int:
     from captoken.adapters._gateway import ext_proc
     from captoken.adapters._gateway.opening import stores
     from captoken.adapters.gateway import Gateway
@@ -60,21 +85,16 @@ async def _process(found: Configuration, create: bool, as_json: bool) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    with stores(found, create=create) as parts:
+    with stores(found, create=create, worker=worker) as parts:
         verifiers = {name: parts.verifier(name) for name in found.services}
         gateway = Gateway(found, verifiers, closing=parts.aclose, kept=parts.kept)
         if hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, gateway.reload)
         async with ext_proc.living(gateway):
-            server = await ext_proc.serving(gateway, found)
-            proxy = found.file.proxy
-            at = proxy.listen or str(found.folder / proxy.socket)
-            if as_json:
-                say_json({"services": list(found.services), "address": at}, indent=None)
-            tell(f"{', '.join(found.services)}: decided on for Envoy at {at}: Ctrl-C ends that")
+            begun = await ext_proc.serving(gateway, found, worker)
+            announce()
             await ended.wait()
-            # What is under way ends; nothing new begins.
-            await server.stop(found.file.gateway.timeout)
+            await begun.drain(found.file.gateway.timeout)
     return 0
 
 

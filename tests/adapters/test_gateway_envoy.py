@@ -9,10 +9,12 @@ import asyncio
 import gzip
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +25,7 @@ from urllib.request import urlopen
 import grpc
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from captoken import AsyncVerifier, Issuer, Keyring
 from captoken.adapters.gateway import Gateway, configured
@@ -32,8 +35,9 @@ from captoken.stores.sqlite import SQLiteLedger
 from tests import longer
 from tests.adapters.gateway.test_strict import CLASSES, OPERATIONS, TWINS, check_arrives, drawn, form, get
 from tests.adapters.gateway_echo import KEY, READERS, echoing
-from tests.adapters.proxying import Heard, ask, free_port, program, running
+from tests.adapters.proxying import Heard, ask, free_port, over_http_2, program, running
 from tests.adapters.serving import listening, served
+from tests.issuance.authority import Authority
 
 pytestmark = pytest.mark.proxies
 
@@ -54,7 +58,7 @@ def processing(gateway: Gateway, found: Any) -> Iterator[None]:
                 server = await ext_proc.serving(gateway, found)
                 begun.set()
                 await ended.wait()
-                await server.stop(1)
+                await server.drain(1)
         except BaseException as error:
             failed.append(error)
             begun.set()
@@ -82,7 +86,7 @@ def written(folder: Path, *more: str) -> Path:
 @contextmanager
 def envoy(folder: Path, port: int) -> Iterator[None]:
     command = [program("envoy"), "-c", str(written(folder)), "--use-dynamic-base-id", "-l", "warning", "--concurrency", "1"]
-    with running(command, port, folder / "envoy.log", env={**os.environ, "CAPTOKEN_PROXY_SECRET": "s" * 40}):
+    with running(command, port, folder / "envoy.log", cwd=folder, env={**os.environ, "CAPTOKEN_PROXY_SECRET": "s" * 40}):
         yield
 
 
@@ -276,6 +280,8 @@ class Odd:
                 status, pieces = 204, []
             case "denied":
                 status = 401
+            case "slow":
+                await asyncio.sleep(2)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -359,6 +365,115 @@ def test_without_the_processor_nothing_is_sent_and_a_budget_counts_once(place: P
         assert process.wait(20) == 0
         answer = place.ask("plain", place.token())
         assert answer.status == 500 and len(place.service.asked) == 2
+
+
+def test_what_is_under_way_at_the_end_is_answered(place: Place) -> None:
+    """SIGTERM while a service thinks: its answer passes, looked through, and then the processor ends."""
+    with processor(place) as process, envoy(place.folder, place.port):
+        answers: list[Heard] = []
+        token = place.token()
+        asking = threading.Thread(target=lambda: answers.append(place.ask("slow", token)))
+        asking.start()
+        while "slow" not in place.service.asked:
+            time.sleep(0.02)
+        process.terminate()
+        asking.join()
+        assert (answers[0].status, answers[0].body) == (200, b"one two three")
+        assert process.wait(10) == 0
+        assert place.ask("plain", token).status == 500
+
+
+def test_workers_share_a_budget_and_one_that_dies_is_started_anew(place: Place) -> None:
+    text = (place.folder / "gateway.toml").read_text().replace('ledger = "used.db"', 'ledger = "used.db"\ntrail = "trail-{}.jsonl"')
+    (place.folder / "proxy.secret").touch(0o600)
+    (place.folder / "proxy.secret").write_text("s" * 40)
+    (place.folder / "gateway.toml").write_text(text + '[proxy]\nworkers = 2\nsecret = "file:proxy.secret"\n')
+    with processor(place) as process, envoy(place.folder, place.port):
+        assert sorted(each.name for each in place.folder.glob("proxy*.sock")) == ["proxy-0.sock", "proxy-1.sock"]
+        token = place.token(budget={"calls": 20})
+        statuses = Counter(place.ask("plain", token).status for _ in range(24))
+        assert statuses == {200: 20, 403: 4}
+        trails = [place.folder / f"trail-{number}.jsonl" for number in (0, 1)]
+        assert all(b'"decision"' in each.read_bytes() for each in trails)  # both were asked
+        children = [int(each) for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        assert len(children) == 2
+        os.kill(children[0], signal.SIGKILL)
+        more = place.token()
+        time.sleep(2)  # Envoy looks once a second
+        assert [place.ask("plain", more).status for _ in range(6)] == [200] * 6
+        for _ in range(100):
+            again = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            if len(again) == 2 and str(children[0]) not in again:
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError(again)
+        assert healthy(f"unix:{place.folder}/proxy-1.sock", (("x-captoken-proxy", "s" * 40),)) == b"\x08\x01"
+        assert healthy(f"unix:{place.folder}/proxy-1.sock", ()) == "UNAUTHENTICATED"
+        process.terminate()
+        assert process.wait(20) == 0
+        assert not Path(f"/proc/{children[1]}").exists()
+
+
+def test_workers_end_with_the_one_that_started_them(place: Place) -> None:
+    (place.folder / "gateway.toml").write_text((place.folder / "gateway.toml").read_text() + "[proxy]\nworkers = 2\n")
+    with processor(place) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+        process.wait()
+        for _ in range(100):
+            if not any(Path(f"/proc/{each}").exists() for each in children):
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError(children)
+
+
+def test_envoy_and_the_processor_know_each_other_by_certificates(place: Place) -> None:
+    """Neither Envoy with a certificate of somebody else, nor one without any, is answered."""
+    at = f"127.0.0.1:{free_port()}"
+    certified(place.folder, "proxies", ["envoy", "processor"])
+    certified(place.folder, "others", ["stranger"])
+    with (place.folder / "gateway.toml").open("a") as file:
+        file.write(f'[proxy]\nlisten = "{at}"\ncertificate = "processor.pem"\nkey = "processor.key"\nca = "proxies.pem"\n')
+    with processor(place):
+        with envoy(place.folder, place.port):
+            assert place.ask("plain", place.token()).status == 200
+        for name in ("envoy.pem", "envoy.key"):
+            (place.folder / name).write_bytes((place.folder / name.replace("envoy", "stranger")).read_bytes())
+        with envoy(place.folder, place.port):
+            assert place.ask("plain", place.token()).status == 500
+        assert answered(at, asking(place.token())) == "UNAVAILABLE"
+        assert place.service.asked == ["plain"]
+
+
+def certified(folder: Path, authority: str, names: list[str]) -> None:
+    """An authority and certificates that it signs, in files of PEM."""
+    made = Authority(f"{authority}.example", int(time.time()) - 60)
+    (folder / f"{authority}.pem").write_bytes(made.certificate.public_bytes(Encoding.PEM))
+    for name in names:
+        made.svid(f"spiffe://{authority}.example/{name}", dns=["localhost"]).save(folder, name)
+
+
+@pytest.mark.parametrize("body", [b"", b"amount=5&charge=ch_1"])
+def test_trailers_over_http_2_reach_no_service(world: World, body: bytes) -> None:
+    method, target = ("POST", "/h11/v1/refunds") if body else ("GET", "/h11/v1/items/7")
+    token = world.tokens["h11"]
+    for trailers in ([("x-more", "1")], [("authorization", "Bearer x"), ("amount", "7")]):
+        before = world.seen()
+        status, answer = over_http_2(world.origin, target, token, body, trailers, method=method)
+        if status == 200:
+            assert not {"x-more", "amount"} & json.loads(answer)["headers"].keys()
+        else:
+            assert world.seen() == before, (status, answer)
+
+
+def healthy(at: str, metadata: Any) -> bytes | str:
+    with grpc.insecure_channel(at) as channel:
+        try:
+            return bytes(channel.unary_unary("/grpc.health.v1.Health/Check")(b"", metadata=metadata))
+        except grpc.RpcError as error:
+            return str(error.code().name)
 
 
 def test_the_socket_is_its_owner_s_alone(place: Place) -> None:

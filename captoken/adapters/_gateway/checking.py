@@ -50,7 +50,8 @@ def unready(found: Configuration) -> dict[str, str]:
 
     see("gateway.keyring", lambda path: _check_keyring(path, found), stated.keyring)
     see("gateway.trail_key", AuditKey.load, stated.trail_key)
-    see("gateway.trail", _check_written, stated.trail)
+    if stated.trail is not None:
+        see("gateway.trail", _check_written, stated.trail.replace("{}", "0"))
     see("gateway.ledger", _opens(SQLiteLedger), _file(stated.ledger))
     see("gateway.replays", _opens(SQLiteReplayStore), _file(stated.replays))
     see("gateway.overlay", lambda path: _check_overlay(path, stated.operators), stated.overlay)

@@ -1,7 +1,7 @@
 """The gateway for Envoy, which asks by `ext_proc` for each request (docs/gateway-envoy.md).
 
-    server = await serving(gateway, found)      # a server of gRPC, which has begun
-    await server.wait_for_termination()
+    begun = await serving(gateway, found)       # a server of gRPC, which has begun
+    await begun.drain(60)
 
 One stream of gRPC is one exchange over HTTP. The doors of `Gateway` see it as they see any other:
 it comes in by ASGI, and what goes to the service goes out by a `Passing` in place of a connection.
@@ -25,7 +25,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from captoken._format import primitives
@@ -388,10 +388,43 @@ def _known(source: Source | None) -> IsProxy:
     return is_proxy
 
 
-async def serving(app: Gateway, found: Configuration) -> Any:
+class Health:
+    """Whether this process takes questions, by the protocol that gRPC has for that."""
+
+    def __init__(self, is_proxy: IsProxy) -> None:
+        self.serves = True
+        check = grpc.unary_unary_rpc_method_handler(self._check)
+        service = "grpc.health.v1.Health"
+        self.handler = grpc.method_handlers_generic_handler(service, {"Check": check})
+        self._is_proxy = is_proxy
+
+    async def _check(self, asked: bytes, context: Any) -> bytes:
+        """The answer: of its one field, SERVING is 1 and NOT_SERVING 2. It is for the proxy alone.
+
+        There is one service, whichever name of it is asked for.
+        """
+        if not await self._is_proxy(context):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "This is for the proxy alone.")
+        return b"\x08\x01" if self.serves else b"\x08\x02"
+
+
+class Serving(NamedTuple):
+    """A server that has begun."""
+
+    server: Any
+    health: Health
+
+    async def drain(self, seconds: float) -> None:
+        """End: nothing new begins, and what is under way has so long to end."""
+        self.health.serves = False
+        await self.server.stop(seconds)
+
+
+async def serving(app: Gateway, found: Configuration, worker: int = 0) -> Serving:
     """A server for Envoy, as `[proxy]` of the file says it, which has begun.
 
-    Raises ValueError and OSError for an address that cannot be served at.
+    `worker`: of several processes, the number of this one. Raises ValueError and OSError for an
+    address that cannot be served at.
     """
     stated = found.file.proxy
     source = None if stated.secret is None else source_of(stated.secret, 60, found.folder)
@@ -407,25 +440,28 @@ async def serving(app: Gateway, found: Configuration) -> Any:
     processor = _Processor(app, authorities, is_proxy)
     services.add_ExternalProcessorServicer_to_server(processor, server)
     add_authorizer(Authorizer(app.questions, is_proxy), server)
-    place = found.folder / stated.socket
+    health = Health(is_proxy)
+    server.add_generic_rpc_handlers((health.handler,))
+    at = found.asked_at[worker]
+    place = Path(at)
     if stated.socket is not None and stated.listen is None:
         place.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            server.add_insecure_port(f"unix:{place.absolute()}")
+            server.add_insecure_port(f"unix:{at}")
             await server.start()
         finally:
             os.umask(before)
         if stated.group is not None:
             shutil.chown(place, group=stated.group)
             place.chmod(0o660)
-        return server
+        return Serving(server, health)
     if stated.ca is None:
-        server.add_insecure_port(stated.listen)
+        server.add_insecure_port(at)
     else:
-        server.add_secure_port(stated.listen, _tls(found.folder, stated))
+        server.add_secure_port(at, _tls(found.folder, stated))
     await server.start()
-    return server
+    return Serving(server, health)
 
 
 def _tls(folder: Path, stated: Any) -> Any:

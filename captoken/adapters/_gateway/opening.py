@@ -159,6 +159,24 @@ class Configuration(NamedTuple):
             return None
         return f"{self.origin}{METADATA_PATH}{self.place(name)}"
 
+    @property
+    def asked_at(self) -> list[str]:
+        """Where each worker of the processor listens: a socket's path, or HOST:PORT."""
+        proxy = self.file.proxy
+        numbers = range(proxy.workers)
+        if proxy.listen is not None:
+            host, _, port = proxy.listen.rpartition(":")
+            return [f"{host}:{int(port) + number}" for number in numbers]
+        place = (self.folder / proxy.socket).absolute()
+        if proxy.workers == 1:
+            return [str(place)]
+        return [str(place.with_stem(f"{place.stem}-{number}")) for number in numbers]
+
+    def trail_of(self, worker: int) -> Path | None:
+        """The file of a worker's trail."""
+        trail = self.file.gateway.trail
+        return None if trail is None else self.folder / trail.replace("{}", str(worker))
+
 
 def configured(path: str) -> Configuration:
     """The file at a path, whole. Raises ValueError, with file and line, and OSError."""
@@ -181,6 +199,8 @@ def configured(path: str) -> Configuration:
         found = Configuration(file, folder, services, mcp, authzen)
         _check_gateway(file.gateway)
         _check_proxy(file.proxy)
+        if file.proxy.workers != 1:
+            _check_workers(file)
     return found
 
 
@@ -232,6 +252,24 @@ def _check_proxy(stated: StatedProxy) -> None:
             "proxy.listen is an address that others reach, too: write secret, by which the proxy "
             "is known, or certificate, key and ca"
         )
+
+
+_MOST_WORKERS = 64
+
+
+def _check_workers(file: File) -> None:
+    """Raise ValueError for what several processes cannot share."""
+    if not 1 <= file.proxy.workers <= _MOST_WORKERS:
+        raise ValueError(f"proxy.workers must be from 1 to {_MOST_WORKERS}")
+    for key in ("ledger", "replays"):
+        if getattr(file.gateway, key) == "memory:":
+            raise ValueError(f"gateway.{key}: each worker would count alone: name a file or server")
+    trail = file.gateway.trail
+    if trail is not None and trail.count("{}") != 1:
+        raise ValueError("gateway.trail: each worker has a file of its own: put {} into its name")
+    port = (file.proxy.listen or "").rpartition(":")[2]
+    if port and int(port) + file.proxy.workers > 65536:
+        raise ValueError("proxy.listen: there are no such ports for all workers")
 
 
 def _check_secret(stated: str) -> None:
@@ -627,9 +665,11 @@ class _How(NamedTuple):
 
 @contextmanager
 def stores(
-    found: Configuration, *, create: bool = False, readonly: bool = False
+    found: Configuration, *, create: bool = False, readonly: bool = False, worker: int = 0
 ) -> Generator[Opened]:
     """Keys and stores of a file, opened; with `create`, its files are made, where they are not.
+
+    `worker`: of several processes, the number of this one. Each has a trail of its own.
 
     With `readonly` nothing is written, and the trail is not opened: for a dry run, beside a gateway
     that runs.
@@ -647,11 +687,12 @@ def stores(
         )
         replays = _store(found, stated.replays, SQLiteReplayStore, MemoryReplayStore, how, stack)
         trail = None
-        if stated.trail is not None and not readonly:
+        path = found.trail_of(worker)
+        if path is not None and not readonly:
             key = stated.trail_key
             signing = None if key is None else AuditKey.load(found.folder / key)
             # Each request needs its record: while the file does not take it, none goes on anyway.
-            kept = TrailKept(found.folder / stated.trail, key=signing, waits=False)
+            kept = TrailKept(path, key=signing, waits=False)
             trail = stack.enter_context(kept)
         feed = None
         if stated.overlay is not None:

@@ -197,13 +197,19 @@ def _asked_cluster(found: Configuration, asks: str) -> dict[str, Any]:
     proxy = found.file.proxy
     if asks == EXT_AUTHZ_HTTP:
         host, _, port = found.file.gateway.listen.rpartition(":")
-        return _cluster(PROCESSOR, {"address": _address(host.strip("[]"), int(port))}, "STRICT_DNS")
+        address = _address(host.strip("[]"), int(port))
+        return _cluster(PROCESSOR, [{"address": address}], "STRICT_DNS")
+    # Each worker at an address of its own: Envoy has few connections, and one of them would else
+    # carry most of the questions to one worker.
     if proxy.listen is None:
-        at: dict[str, Any] = {"pipe": {"path": str((found.folder / proxy.socket).absolute())}}
-        made = _cluster(PROCESSOR, {"address": at}, "STATIC")
+        endpoints = [{"address": {"pipe": {"path": place}}} for place in found.asked_at]
+        made = _cluster(PROCESSOR, endpoints, "STATIC")
     else:
-        host, _, port = proxy.listen.rpartition(":")
-        made = _cluster(PROCESSOR, {"address": _address(host.strip("[]"), int(port))}, "STRICT_DNS")
+        parts = [place.rpartition(":") for place in found.asked_at]
+        at = [{"address": _address(host.strip("[]"), int(port))} for host, _, port in parts]
+        made = _cluster(PROCESSOR, at, "STRICT_DNS")
+    if proxy.workers > 1:
+        made["health_checks"] = [_health(found)]
     options: dict[str, Any] = {"explicit_http_config": {"http2_protocol_options": {}}}
     made["typed_extension_protocol_options"] = _options(options)
     if proxy.ca is not None and proxy.listen is not None:
@@ -226,7 +232,7 @@ def _service_cluster(found: Configuration, service: Service) -> dict[str, Any]:
     parts = urlsplit(origin_of(service.url))
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    made = _cluster(service.name, {"address": _address(host, port)}, "STRICT_DNS")
+    made = _cluster(service.name, [{"address": _address(host, port)}], "STRICT_DNS")
     # HTTP/1.1, whose trailers are dropped on both sides.
     options: dict[str, Any] = {"explicit_http_config": {"http_protocol_options": {}}}
     made["typed_extension_protocol_options"] = _options(options)
@@ -243,8 +249,24 @@ def _service_cluster(found: Configuration, service: Service) -> dict[str, Any]:
     return made
 
 
-def _cluster(name: str, endpoint: dict[str, Any], kind: str) -> dict[str, Any]:
-    endpoints = [{"lb_endpoints": [{"endpoint": endpoint}]}]
+def _health(found: Configuration) -> dict[str, Any]:
+    """A worker that does not serve, or ends, is not asked."""
+    check: dict[str, Any] = {}
+    if found.file.proxy.secret is not None:
+        header = {"key": "x-captoken-proxy", "value": _secret(found)}
+        check["initial_metadata"] = [{"header": header}]
+    return {
+        "timeout": "2s",
+        "interval": "1s",
+        "no_traffic_interval": "1s",
+        "unhealthy_threshold": 1,
+        "healthy_threshold": 1,
+        "grpc_health_check": check,
+    }
+
+
+def _cluster(name: str, each: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    endpoints = [{"lb_endpoints": [{"endpoint": endpoint} for endpoint in each]}]
     return {
         "name": name,
         "type": kind,

@@ -90,6 +90,10 @@ class StatedProxy(_Stated, frozen=True):
     # A secret that the proxy sends along: `file:PATH` or `env:NAME`.
     secret: str | None = None
 
+    # How many processes of `captoken gateway processor` answer, each at an address of its own: at
+    # `proxy-0.sock` and so on, or at as many ports from that of `listen` on.
+    workers: int = 1
+
     # Files of PEM: of ours, and of who signs the proxy's certificate.
     certificate: str | None = None
     key: str | None = None

@@ -109,3 +109,42 @@ def test_by_ext_authz_only_services_whose_answers_nobody_sees_are_there(tmp_path
     (tmp_path / "gateway.toml").write_text(HEAD + SERVICES)
     with pytest.raises(ValueError, match="no service says"):
         proxies.envoy(configured(str(tmp_path / "gateway.toml")), "ext_authz")
+
+
+def test_each_worker_has_an_address_and_envoy_asks_only_those_that_serve(tmp_path: Path) -> None:
+    """One shared port would not do: of few connections, most could lead to one worker."""
+    for more, addresses in (
+        ("workers = 3", [f"{tmp_path}/proxy-{number}.sock" for number in range(3)]),
+        ('workers = 2\nlisten = "10.0.0.5:9000"\nsecret = "env:OWN"', ["10.0.0.5:9000", "10.0.0.5:9001"]),
+    ):
+        written = made(tmp_path, f"[proxy]\n{more}\n")["clusters"][0]
+        endpoints = [each["endpoint"]["address"] for each in written["load_assignment"]["endpoints"][0]["lb_endpoints"]]
+        flat = [each["pipe"]["path"] if "pipe" in each else "{address}:{port_value}".format(**each["socket_address"]) for each in endpoints]
+        assert flat == addresses == configured(str(tmp_path / "gateway.toml")).asked_at
+        [check] = written["health_checks"]
+        assert ("OWN" in str(check)) is ("OWN" in more) and "grpc_health_check" in check
+    assert "health_checks" not in made(tmp_path)["clusters"][0]
+
+
+@pytest.mark.parametrize(
+    ("gateway", "proxy", "says"),
+    [
+        ('ledger = "memory:"', "", "gateway.ledger: each worker would count alone"),
+        ('replays = "memory:"', "", "gateway.replays: each worker would count alone"),
+        ('trail = "trail.jsonl"', "", "gateway.trail: each worker has a file of its own"),
+        ('trail = "{}/{}.jsonl"', "", "gateway.trail: each worker has a file of its own"),
+        ("", 'listen = "127.0.0.1:65535"\nsecret = "env:A"', "no such ports"),
+        ("", "workers = 0", "proxy.workers must be from 1 to 64"),
+        ("", "workers = 65", "proxy.workers must be from 1 to 64"),
+    ],
+)
+def test_what_workers_cannot_share_is_refused(gateway: str, proxy: str, says: str, tmp_path: Path) -> None:
+    more = proxy if "workers" in proxy else f"workers = 2\n{proxy}"
+    (tmp_path / "gateway.toml").write_text(f"{HEAD}{gateway}\n{SERVICES}[proxy]\n{more}\n")
+    with pytest.raises(ValueError, match=says):
+        configured(str(tmp_path / "gateway.toml"))
+    # Its twin: what each has for itself, or all of them together.
+    fine = {"ledger": "used.db", "replays": "used.db", "trail": "trail-{}.jsonl"}
+    (tmp_path / "gateway.toml").write_text(HEAD + "".join(f'{key} = "{value}"\n' for key, value in fine.items()) + SERVICES + "[proxy]\nworkers = 2\n")
+    found = configured(str(tmp_path / "gateway.toml"))
+    assert [found.trail_of(number) for number in (0, 1)] == [tmp_path / "trail-0.jsonl", tmp_path / "trail-1.jsonl"]
