@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from captoken.errors import IssuanceError, StoreError
-from captoken.issuance.registry import Ending, Exchange, MemoryRegistry, Seen
+from captoken.issuance.registry import Ending, Exchange, KeptLogin, MemoryRegistry, Seen
 from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
 from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.stores.postgres import create_tables
@@ -149,3 +149,51 @@ def work(place: Place, round: int, answers: Any) -> None:
         if number % 2:
             (change,) = registry.end(ending(subject=task))
             answers.send(("ended", task, change.number))
+
+
+# --- people who logged in ---------------------------------------------------------------------------------------------
+
+
+def login(id: str, secret: bytes, **facts: Any) -> KeptLogin:
+    """What an application has of somebody: first a code."""
+    usual = {
+        "id": id, "client": "app", "subject": f"acme:{id}", "provider": "acme", "session": None, "issued_at": NOW - 10, "content": b"{}", "secret": secret,
+        "salt": b"salt", "begun": NOW, "until": NOW + 3600,
+    }  # fmt: skip
+    return KeptLogin(**{**usual, **facts})
+
+
+def secret(turn: int) -> bytes:
+    """The digest of a code, and then of each refresh token."""
+    return turn.to_bytes(32, "big")
+
+
+def turned(registry: Any, id: str, turn: int, task: str = "") -> int | None:
+    """Has the secret of that turn changed: which turn it is at then; None if it was changed before, and the login is over."""
+    after = registry.turn_login(login(id, b"", task=task or f"t-{id}"), secret(turn), secret(turn + 1), NOW).login
+    return None if after is None else int(after.turn)
+
+
+def log_in(place: Place, round: int, answers: Any) -> None:
+    """Logs person after person in, uses the code, refreshes, and has each second one shown again. Says so each time, until it is killed."""
+    registry = place.opened()
+    for number in itertools.count():
+        id = f"l-{round}-{number}"
+        registry.enter(entry(f"t-{id}", subject=f"acme:{id}", session=None))
+        registry.keep_login(login(id, secret(0)), NOW)
+        for turn in range(3):
+            assert turned(registry, id, turn) == turn + 1
+            answers.send(("turned", id, turn))
+        if number % 2:
+            assert turned(registry, id, 0) is None
+            answers.send(("ended", id, 0))
+
+
+def race_to_turn(place: Place, ids: list[str], turn: int) -> list[int | None]:
+    """Shows one secret of each, while others do the same."""
+    registry = place.opened()
+    _gate.wait(WAIT)
+    try:
+        return [turned(registry, id, turn) for id in ids]
+    finally:
+        close_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,8 +21,11 @@ from captoken.issuance.registry import Ending, KeptLogin
 from captoken.issuance.registry._rules import REMEMBERED, SWEEP
 from captoken.issuance.registry.ports import GRACE, LEEWAY
 from tests.fixtures import NOW
+from tests.issuance import registries
 from tests.issuance.conftest import place_of
 from tests.issuance.registries import Place, ending, entry, said
+from tests.longer import kills
+from tests.stores.killing import killed, starts_fresh
 
 FIRST, SECOND, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
 
@@ -170,3 +174,68 @@ def test_a_login_of_before_a_forgotten_logout_is_over(place: Place) -> None:
     for now in (later - SWEEP - 1, later):
         assert said(registry, entry(f"sweep-{now}", subject="acme:sweeper", session=None, now=now, issued_at=now))
     assert registry.login("a", later) is None
+
+
+# --- two workers, and kill -9 -----------------------------------------------------------------------------------------
+
+
+def raced(shared: Place, ids: list[str], turn: int) -> list[list[int | None]]:
+    """By id: what each of two processes was told, which showed one secret at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.issuance.registries"])
+    with context.Pool(2, registries.together, (context.Barrier(2),)) as pool:
+        told = pool.starmap(registries.race_to_turn, [(shared, ids, turn)] * 2, chunksize=1)
+    return [list(pair) for pair in zip(*told, strict=True)]
+
+
+def test_two_workers_that_are_shown_one_refresh_token_give_one_successor(shared: Place) -> None:
+    """Two windows of one application, and two workers of the service: nothing ends, and nothing is given twice over."""
+    registry = shared.created()
+    ids = [f"l-{number}" for number in range(20)]
+    for id in ids:
+        assert said(registry, entry(f"t-{id}", subject=f"acme:{id}")) == f"t-{id}"
+        registry.keep_login(registries.login(id, registries.secret(0)), NOW)
+        assert registries.turned(registry, id, 0) == 1
+    assert raced(shared, ids, 1) == [[2, 2]] * 20
+    assert all(registry.login(id, NOW).turn == 2 and registry.is_live(f"t-{id}", NOW) for id in ids)
+
+
+def test_two_workers_that_are_shown_one_code_give_one_token_and_then_end_its_task(shared: Place) -> None:
+    registry = shared.created()
+    ids = [f"l-{number}" for number in range(20)]
+    for id in ids:
+        assert said(registry, entry(f"t-{id}", subject=f"acme:{id}")) == f"t-{id}"
+        registry.keep_login(registries.login(id, registries.secret(0)), NOW)
+    assert {tuple(sorted(pair, key=str)) for pair in raced(shared, ids, 0)} == {(1, None)}
+    assert not any(registry.is_live(f"t-{id}", NOW) for id in ids)
+    assert sorted(one.task.id for one in registry.unpublished()) == sorted(f"t-{id}" for id in ids)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Any:
+    return starts_fresh("tests.issuance.registries")
+
+
+@pytest.mark.parametrize("rounds", [kills(10)])
+def test_kill_9_loses_no_use_of_a_code_and_no_end(fresh: Any, rounds: int, shared: Place) -> None:
+    """What was acknowledged stands: a code that was used ends the task when it is shown, and a task that was ended is."""
+    shared.created()
+    used = ended = 0
+    for number in range(rounds):
+        told = killed(fresh, registries.log_in, 3 + number % 6, shared, number)
+        with closing(shared.opened()) as registry:
+            due = {one.task.id for one in registry.unpublished()}
+            over = {id for what, id, _ in told if what == "ended"}
+            for what, id, turn in told:
+                if what == "ended":
+                    assert f"t-{id}" in due and not registry.is_live(f"t-{id}", NOW) and registry.login(id, NOW) is None
+                    ended += 1
+                    continue
+                # What was under way when it was killed may have been done.
+                known = registry.login(id, NOW)
+                assert known.turn > turn if known is not None else id in over or f"t-{id}" in due
+                used += 1
+            for id in {id for _, id, _ in told} - over:
+                if registry.login(id, NOW) is not None:
+                    assert registries.turned(registry, id, 0) is None and not registry.is_live(f"t-{id}", NOW)
+    assert used >= rounds and (ended or rounds < 3)
