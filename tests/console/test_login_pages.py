@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
+import httpx
 import pytest
 
 from captoken.cli.trial.command import Trial
 from tests.adapters.serving import listening, origin_of, served
+from tests.issuance.logging_in import VERIFIER
 
 pytestmark = pytest.mark.browser
 
@@ -89,6 +91,27 @@ def test_at_each_width_all_is_there_and_axe_finds_nothing(chromium: Any, origin:
         page.goto(asks(origin, application, scope="none"))
         assert violations(page) == [] and "Back to" in page.content()
         assert seen[1] == "MCP Inspector, or another program wants to act for you"
+
+
+def test_a_page_for_more_says_what_is_new(chromium: Any, origin: str, application: Application) -> None:
+    """She unticks one of two, and is asked for it later: beside that stands what she has allowed. Her own page says what it may do."""
+    with page_of(chromium, viewport={"width": 320, "height": 800}) as page:
+        page.goto(asks(origin, application, code_challenge=VERIFIER.challenge))
+        page.get_by_role("link", name="Alice").click()
+        page.locator('input[value="tool:write_note"]').uncheck()
+        page.get_by_role("button", name="Allow").click()
+        page.wait_for_url(f"{application.callback}*")
+        form = {"grant_type": "authorization_code", "client_id": "inspector", "redirect_uri": application.callback, "code_verifier": VERIFIER.text}
+        assert httpx.post(f"{origin}/token", data={**form, "code": application.came[-1]["code"][0]}).status_code == 200
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 800})
+            page.goto(asks(origin, application, scope="notes tool:read_note tool:write_note tool:delete_notes"))
+            assert page.evaluate("document.documentElement.scrollWidth") <= width and violations(page) == []
+            assert page.title().endswith("wants to do more for you") and page.locator("input[type=checkbox]").count() == 1
+            told = page.locator("main").inner_text()
+            assert "You have allowed it already" in told and "It also asks for this, and cannot have it" in told
+        page.goto(f"{origin}/grants")
+        assert violations(page) == [] and "Use the tool read_note" in page.locator("main").inner_text()
 
 
 def test_it_goes_without_a_script_and_by_the_keyboard_alone(chromium: Any, origin: str, application: Application) -> None:

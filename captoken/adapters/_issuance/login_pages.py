@@ -94,6 +94,7 @@ class Running(NamedTuple):
     application: str
     grant: str
     audience: str
+    rights: tuple[Right, ...]
     begun: int
     until: int
 
@@ -246,15 +247,16 @@ def grants(
 
 
 def _row(one: Running, action: str) -> str:
+    rights = "".join(f"<li>{_what(right)}</li>" for right in one.rights)
     return (
         f"<h2>{_shown(one.application)}</h2><table>"
         f'<tr><th scope="row">May do</th>'
-        f"<td>{_shown(one.grant)} at {_shown(one.audience)}</td></tr>"
+        f"<td>{_shown(one.grant)} at {_shown(one.audience)}<ul>{rights}</ul></td></tr>"
         f'<tr><th scope="row">Since</th><td>{_time(one.begun)}</td></tr>'
         f'<tr><th scope="row">Until</th><td>{_time(one.until)}</td></tr></table>'
         f'<form method="post" action="{action}"><div class="buttons">'
         f'<input type="hidden" name="request" value="{one.sealed}">'
-        f'<button class="small" aria-label="End {_escaped(one.application)}">End it</button>'
+        f'<button class="small" aria-label="End it: {_escaped(one.application)}">End it</button>'
         "</div></form>"
     )
 

@@ -37,7 +37,14 @@ from captoken.adapters._http.exchange import Receive, Response, Scope, values_of
 from captoken.adapters._issuance import login_pages as pages
 from captoken.adapters._issuance.answers import form
 from captoken.adapters._issuance.ends import Ends
-from captoken.adapters._issuance.offers import Asked, GoesOn, Offer, offer_of, read_asked
+from captoken.adapters._issuance.offers import (
+    Asked,
+    GoesOn,
+    Offer,
+    offer_of,
+    read_asked,
+    rights_in,
+)
 from captoken.adapters._issuance.sessions import Cookies, Session
 from captoken.adapters._issuance.standing import Standing
 from captoken.issuance.applications import Application, address_of
@@ -206,7 +213,8 @@ class Logins:
         now = read_clock(self._clock)
         found: dict[str, KeptLogin] = {}
         for one in await asyncio.to_thread(self._registry.logins_of, visit.login.subject, now):
-            found.setdefault(one.task, one)
+            newest = found.get(one.task, one)
+            found[one.task] = msgspec.structs.replace(newest, begun=min(newest.begun, one.begun))
         return [
             (one, msgspec.json.decode(one.content, type=Allowed))
             for one in found.values()
@@ -341,6 +349,7 @@ class Logins:
                 application=_named(one.client, allowed.name),
                 grant=allowed.grant,
                 audience=allowed.audience,
+                rights=rights_in(allowed.keywords),
                 begun=one.begun,
                 until=one.until,
             )

@@ -174,9 +174,9 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     is_all: bool = True
 
     @property
-    def held(self) -> list[Right]:
+    def held(self) -> tuple[Right, ...]:
         """What she has allowed before."""
-        return [] if self.goes_on is None else _rights(self.goes_on.keywords, ())
+        return () if self.goes_on is None else rights_in(self.goes_on.keywords)
 
     @property
     def digest(self) -> bytes:
@@ -404,6 +404,11 @@ def _together(before: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, 
         "tools": {**added.get("tools", {}), **before.get("tools", {})},
     }
     return {key: value for key, value in made.items() if value}
+
+
+def rights_in(keywords: Mapping[str, Any]) -> tuple[Right, ...]:
+    """What a person has allowed, right by right."""
+    return tuple(_rights(keywords, ()))
 
 
 def _rights(gives: Mapping[str, Any], asked: tuple[Right, ...]) -> list[Right]:
