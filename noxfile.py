@@ -110,10 +110,10 @@ def properties(session: nox.Session) -> None:
 # Whose pauses are tried: an extra, a file, and which tests of it. Each takes ten minutes at most on
 # two cores that have nothing else to do, and that of the light ones twenty.
 PAUSES = {
-    "light": ("test,servers", "test_pauses_drawn", "not MCP"),
-    "mcp": ("test,servers", "test_pauses_drawn", "MCP"),
-    "google-adk": ("google-adk", "test_google_adk", "no_order_of_steps"),
-    "claude": ("claude-agent", "test_claude_agent", "no_order_of_steps"),
+    "light": ("test,servers", ["pauses_drawn"], "not MCP"),
+    "mcp": ("test,servers", ["pauses_drawn", "elicited"], "MCP or over_the_page"),
+    "google-adk": ("google-adk", ["google_adk"], "no_order_of_steps"),
+    "claude": ("claude-agent", ["claude_agent"], "no_order_of_steps"),
 }
 
 
@@ -121,9 +121,10 @@ PAUSES = {
 @nox.parametrize("of", list(PAUSES), ids=list(PAUSES))
 def consents(session: nox.Session, of: str) -> None:
     """10,000 orders of yes, no, expiry and resumption over the pauses of each framework."""
-    extra, name, which = PAUSES[of]
+    extra, names, which = PAUSES[of]
     session.install("--quiet", "-e", f".[{extra}]", "pytest>=8.4", "hypothesis>=6", "pytest-xdist")
-    test = ("pytest", "-n", "auto", "-W", "default", f"tests/adapters/{name}.py", "-k", which)
+    files = [f"tests/adapters/test_{name}.py" for name in names]
+    test = ("pytest", "-n", "auto", "-W", "default", *files, "-k", which)
     killed = {"CAPTOKEN_KILLS": str(min(int(KILLS), 50))}
     session.run(*test, env={**drawn(TIMES * 4), **killed})
 

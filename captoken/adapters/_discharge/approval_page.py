@@ -36,6 +36,7 @@ p { margin: .5rem 0; color: var(--soft); }
 strong { color: var(--ink); overflow-wrap: anywhere; }
 table { width: 100%; margin: 1.25rem 0; border-collapse: collapse; table-layout: fixed;
   border-top: 1px solid var(--line); }
+caption { padding: 0 0 .4rem; text-align: left; font-weight: 600; }
 th, td { padding: .6rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; overflow: hidden; overflow-wrap: anywhere; white-space: pre-wrap; }
 th { width: 35%; padding-right: 1rem; font-weight: 400; color: var(--soft); }
@@ -108,7 +109,7 @@ def _table(label: str, rows: Iterable[tuple[str, str]]) -> str:
         f"<td><bdi>{escape(_visible(text))}</bdi></td></tr>"
         for name, text in rows
     )
-    return f'<table aria-label="{escape(label)}">{shown}</table>' if shown else ""
+    return f"<table><caption>{escape(label)}</caption>{shown}</table>" if shown else ""
 
 
 def message(text: str, more: str = "") -> str:
