@@ -67,6 +67,10 @@ _CONFIRMATION = "adk_request_confirmation"  # the call by which ADK asks a perso
 _inside: ContextVar[Any] = ContextVar("captoken.google_adk.inside", default=None)
 
 
+# What waits in the run of a sub-agent that this code is inside of.
+_below: ContextVar[list[Wanted] | None] = ContextVar("captoken.google_adk.below", default=None)
+
+
 class _Asked(NamedTuple):
     """A call that was permitted and has not yet run."""
 
@@ -201,9 +205,16 @@ def _wait(tool: BaseTool, context: ToolContext, request: str | None) -> None:
     """Ask ADK to stop at this call, if a consent would let it through."""
     if request is not None and context.function_call_id:
         asked = wanted(context.function_call_id, tool.name, request)
-        context.request_confirmation(hint="A person has to consent.", payload={KEY: asked})
-        # Else the model is asked what to do about a call that waits.
-        context.actions.skip_summarization = True
+        _stop(context, asked)
+        below = _below.get()
+        if below is not None:
+            below.append(asked)
+
+
+def _stop(context: ToolContext, asked: Wanted) -> None:
+    context.request_confirmation(hint="A person has to consent.", payload={KEY: asked})
+    # Else the model is asked what to do about a call that waits.
+    context.actions.skip_summarization = True
 
 
 def requests_of(event: Event) -> dict[str, Wanted]:
@@ -296,8 +307,13 @@ class _HandingOn(AgentTool):
             )
         mine = handing(tool_context.agent_name, run=tool_context.invocation_id)
         child = handed_on(mine, agent_name(self.agent.name), self._narrowing)
-        with only(child):
-            return await super().run_async(args=args, tool_context=tool_context)
+        asked: list[Wanted] = []
+        with only(child), context_value(_below, asked):
+            answer = await super().run_async(args=args, tool_context=tool_context)
+        # Of several calls that wait the model is told: a confirmation is for one.
+        if len(asked) == 1 and tool_context.tool_confirmation is None:
+            _stop(tool_context, asked[0])
+        return answer
 
 
 def delegate_to(agent: BaseAgent, **narrowing: Unpack[Narrowing]) -> AgentTool:
@@ -305,5 +321,8 @@ def delegate_to(agent: BaseAgent, **narrowing: Unpack[Narrowing]) -> AgentTool:
 
     It stands in place of ADK's AgentTool, and has the agent's name. The narrowing is that of
     `Held.delegate`. The agent runs in a session of its own, with the plugins of its caller.
+
+    If one call of it waits for a consent, so does the caller's, and `requests_of` has it. Once it
+    goes on, the sub-agent begins anew: its other calls run again.
     """
     return _HandingOn(agent, narrowing)

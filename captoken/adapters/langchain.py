@@ -804,8 +804,9 @@ def handed(held: Held, to: str) -> Generator[RunnableConfig, None, None]:
         "tags": caller.get("tags") or [],
         "metadata": {_NAME: to},
     }
-    # Else LangChain adds the caller's configuration to what is passed.
-    with context_value(var_child_runnable_config, own), only(held):
+    # Else LangChain adds the caller's configuration to what is passed. And what a person said no to
+    # in the caller's message is no word on calls of the sub-agent, which may have the same ids.
+    with context_value(var_child_runnable_config, own), context_value(_said_no, None), only(held):
         yield own
 
 
@@ -828,8 +829,13 @@ def delegate_to(
     caller's. Does not check that the agent's tools are guarded. Raises GuardError for an agent
     without a name.
 
+    If calls of the sub-agent want a consent, the graph of a caller by `create_agent` stops, and
+    `requests_of` has them. Once it goes on, the sub-agent begins anew with the consents: its other
+    calls run again.
+
     The tool raises GuardError if the agent that calls it holds nothing of its own, and if its agent
-    stopped to wait for somebody. It raises NoToken, and what `Held.delegate` raises.
+    stopped to wait for somebody else, or in a node. It raises NoToken, and what `Held.delegate`
+    raises.
     """
     whom = agent_name(to or _own_name(agent))
     given: dict[str, Any] = {} if context is None else {"context": context}
@@ -840,12 +846,18 @@ def delegate_to(
         return handed_on(mine, whom, narrowing)
 
     def ask(task: str) -> str:
+        if _was_refused():
+            return REFUSED_BY_A_PERSON
         with handed(narrowed(), whom) as config:
-            return _last(agent.invoke(_asking(task), config, **given))
+            result = agent.invoke(_asking(task), config, **given)
+        return _waited(result) or _last(result)
 
     async def aask(task: str) -> str:
+        if _was_refused():
+            return REFUSED_BY_A_PERSON
         with handed(narrowed(), whom) as config:
-            return _last(await agent.ainvoke(_asking(task), config, **given))
+            result = await agent.ainvoke(_asking(task), config, **given)
+        return _waited(result) or _last(result)
 
     return StructuredTool.from_function(
         ask,
@@ -871,6 +883,31 @@ def _own_name(agent: Any) -> str:
 def _asking(task: str) -> dict[str, Any]:
     """The state in which a sub-agent begins."""
     return {"messages": [HumanMessage(task)]}
+
+
+def _was_refused() -> bool:
+    """Did a person say no to what the sub-agent of this call wanted, when it stopped the graph?"""
+    return any(map(_has_no, _resumed_with(ensure_config())))
+
+
+def _has_no(answer: Any) -> bool:
+    return answer is False or (isinstance(answer, dict) and False in answer.values())
+
+
+def _waited(result: Any) -> str | None:
+    """Stop the caller's graph where a sub-agent stopped for consents. Once it goes on: the no.
+
+    Only where the call is a task of its own, as `create_agent` has it: in a node, the other calls
+    of the message would run again. What the sub-agent then does it does from its beginning.
+    """
+    stopped = result.get("__interrupt__", ()) if isinstance(result, dict) else ()
+    ours = [isinstance(one.value, dict) and KEY in one.value for one in stopped]
+    if not ours or not all(ours) or not _is_alone(ensure_config()):
+        return None
+    asked = requests_of(result)
+    while not _has_no(interrupt({KEY: asked})):
+        pass
+    return REFUSED_BY_A_PERSON
 
 
 def _last(result: Any) -> str:

@@ -140,7 +140,7 @@ class TokenGuard(AbstractCapability[Any]):
         """Rule 5: this guard, for an agent that has a name. Raises GuardError."""
         if not agent.name:  # rule 5
             raise GuardError("give the agent a name, Agent(…, name=…): its token names its holder")
-        if self._pause and DeferredToolRequests not in _output_types(agent.output_type):  # rule 9
+        if self._pause and not _can_pause(agent):  # rule 9
             raise GuardError(
                 "the guard is to pause runs, and a run cannot end so: add DeferredToolRequests, "
                 "Agent(…, output_type=[str, DeferredToolRequests])"
@@ -371,6 +371,11 @@ def _output_types(given: Any) -> list[Any]:
     return list(get_args(given)) if get_origin(given) in (Union, UnionType) else [given]
 
 
+def _can_pause(agent: AbstractAgent[Any, Any]) -> bool:
+    """Can a run of the agent end with what waits?"""
+    return DeferredToolRequests in _output_types(agent.output_type)
+
+
 def requests_of(paused: DeferredToolRequests) -> list[Wanted]:
     """What to ask a person before a paused run goes on, call by call (rule 9).
 
@@ -380,7 +385,11 @@ def requests_of(paused: DeferredToolRequests) -> list[Wanted]:
     `result.output.build_results(approve_all=True)`, or a ToolDenied for a no, and run the history
     with the consents: `with current.use(token, consents=consents)`.
     """
-    return [told[KEY] for told in paused.metadata.values() if KEY in told]
+    found: list[Wanted] = []
+    for told in paused.metadata.values():
+        asked = told.get(KEY, [])
+        found += asked if isinstance(asked, list) else [asked]  # those of a sub-agent, or its own
+    return found
 
 
 # --- runs: rule 8 -----------------------------------------------------------------------------
@@ -457,9 +466,12 @@ def delegate_to(
     It gives back the agent's output. Its name is `ask_` and the agent's, unless given. `deps` makes
     the sub-agent's dependencies from the caller's context; left out, it gets none.
 
+    If calls of the sub-agent want a consent, the caller's run pauses, and `requests_of` has them.
+    Once it goes on, the sub-agent begins anew with the consents: its other calls run again.
+
     Raises GuardError for an agent without a TokenGuard. The tool raises it when it is called by an
-    agent that holds nothing of its own. It also raises it if a tool of the sub-agent waits for a
-    person: that run could not go on from where it stands.
+    agent that holds nothing of its own. It also raises it if a tool of the sub-agent waits for
+    something else, or if the caller's run cannot pause.
     """
     _check_guarded(agent)
 
@@ -474,6 +486,10 @@ def delegate_to(
             **narrowing,
         )
         if isinstance(done.output, DeferredToolRequests):
+            asked = requests_of(done.output)
+            waits = len(done.output.approvals) + len(done.output.calls)
+            if len(asked) == waits and ctx.agent is not None and _can_pause(ctx.agent):
+                raise ApprovalRequired({KEY: asked})
             raise GuardError(
                 f"a tool of {agent.name} waits for a person: run the agent with run_delegated"
             )

@@ -443,12 +443,17 @@ class Session:
         self.desk, self.pause = desk, pause
         self.service = InMemorySessionService()
 
+    calls: list[Call] = []
+
+    def agents(self, steps: list[list[Call]]) -> Any:
+        desk = self.desk
+        return agent(Obeying(model="fake", steps=steps), desk.lookup, desk.mail, desk.refund, name="desk_agent")
+
     def run(self, *steps: list[Call], parts: list[types.Part] | None = None) -> tuple[dict[str, Any], list[Any]]:
         """What waits, by ADK's id, and what the model was told."""
 
         async def main() -> tuple[dict[str, Any], list[Any]]:
-            desk = self.desk
-            one = agent(Obeying(model="fake", steps=list(steps)), desk.lookup, desk.mail, desk.refund, name="desk_agent")
+            desk, one = self.desk, self.agents(list(steps))
             runner = Runner(
                 app_name="desk", agent=one, session_service=self.service, plugins=[TokenGuard(desk.guard, pause=self.pause)]
             )
@@ -536,6 +541,39 @@ def test_without_a_pause_the_model_is_told(desk: Desk) -> None:
     with desk.using([]):
         waiting, told = Session(desk, pause=False).run([ALL[0], ALL[1]])
     assert waiting == {} and [tool for tool, _ in desk.ran] == ["lookup"] and "a person has to consent" in told[1]["error"]
+
+
+class Below(Session):
+    """A session whose agent hands its task to a clerk, who makes the calls."""
+
+    def agents(self, steps: list[list[Call]]) -> Any:
+        desk = self.desk
+        clerk = agent(Obeying(model="fake", steps=[self.calls]), desk.lookup, desk.mail, desk.refund, name="clerk")
+        return agent(Obeying(model="fake", steps=steps), delegate_to(clerk), name="desk_agent")
+
+
+def test_a_call_of_a_sub_agent_pauses_its_caller_and_runs_once_with_the_consent(desk: Desk) -> None:
+    """The sub-agent begins anew. Of two calls that wait, the model is told."""
+    session = Below(desk)
+    session.calls = ALL[:2]
+    with desk.using([]):
+        waiting, _ = session.run([("clerk", {"request": "tell Ann"})])
+        (asked,) = waiting.values()
+        assert asked["tool"] == "mail" and desk.jane.read(asked["request"]).agent == "clerk"
+        session.go_on(dict.fromkeys(waiting, True))
+    assert desk.count("mail") == 0, "a confirmation is no consent"
+    for yes, made in ((False, 0), (True, 1), (True, 1)):
+        session = Below(desk)
+        session.calls = ALL[:2]
+        with desk.using([]):
+            waiting, _ = session.run([("clerk", {"request": "tell Ann"})])
+        with desk.using(desk.yes(asked) if made == 0 or desk.count("mail") == 0 else []):
+            session.go_on(dict.fromkeys(waiting, yes))
+        assert desk.count("mail") == made
+    session = Below(desk)
+    session.calls = ALL
+    with desk.using([]):
+        assert session.run([("clerk", {"request": "tell Ann"})])[0] == {}
 
 
 class GoogleADK:

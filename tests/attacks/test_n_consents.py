@@ -1,7 +1,8 @@
 """Class N: no call is made that nobody has consented to, and none twice by one consent. What is tried is each time one thing that differs.
 
-What stands beside it: `tests/test_consenting.py` has the rules, `tests/adapters/test_pauses.py` each framework's pause, and
-`tests/adapters/test_pauses_drawn.py` any order of steps, and processes that are killed.
+What stands beside it: `tests/test_consenting.py` has the rules, `tests/adapters/test_pauses.py` each framework's pause (a stored state
+that is resumed twice), `tests/adapters/test_pauses_drawn.py` any order of steps and processes that are killed,
+`tests/adapters/test_elicited.py` the state that an MCP client shows again, and `tests/console/test_consent_page.py` what the page hides.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, Denied, Issuer, Keyring, Verifier
+from captoken import Access, Denied, Issuer, Keyring, Verifier, current
 from captoken.adapters.sqlite import guarded
 from captoken.errors import ConsentError
-from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.sqlite import SQLiteReplayStore
 from captoken.tools import ToolGuard, guarded_tool
-from tests.adapters.consents import MAIL, Desk
+from tests.adapters.consents import AGENT, LOOKUP, MAIL, REFUND, Desk
+from tests.adapters.pauses_langgraph import InAnAgent, InANode
+from tests.adapters.pauses_openai import OpenAIAgents
+from tests.adapters.pauses_pydantic_ai import PydanticAI
 
 SEND = Access(tool="mail", arguments=MAIL[2])
 
@@ -207,3 +211,32 @@ def test_n10_a_statement_with_other_parameters_or_another_text(desk: Desk) -> No
     assert [run(given, delete, 1) for _ in range(2)] == ["ran", "replayed"]
     assert made.execute("select count(*) from deals").fetchone() == (2,)
     made.close()
+
+
+@pytest.mark.parametrize("kind", [OpenAIAgents, PydanticAI, InANode, InAnAgent])
+def test_n11_a_paid_call_beside_the_one_that_waits_is_made_and_charged_once(kind: Any, desk: Desk) -> None:
+    """However often the run is resumed before and after the yes. A state from before costs again, as far as the budget goes."""
+    ledger = MemoryLedger(floor=0)
+    desk.verifier = Verifier(desk.keyring, "desk", clock=desk.clock, replays=MemoryReplayStore(floor=0), ledger=ledger)
+    desk.guard = ToolGuard(desk.verifier, cost=lambda tool, arguments: {"usd_cents": 5 if tool == "lookup" else 0})
+    desk.token = desk.minted(consent=desk.asks, budget={"usd_cents": 5})
+    framework = kind(desk)
+    with desk.using([]):
+        states = [framework.begin(LOOKUP, MAIL, REFUND)]
+        consents = desk.yes(*states[0].waiting)
+        states.append(kind(desk).go_on(states[0].stored))
+    for at in (states[-1], states[-1], states[0]):
+        with desk.using(consents):
+            kind(desk).go_on(at.stored if at.waiting else states[0].stored)
+    assert desk.count("lookup") <= 1 and desk.count("mail") == desk.count("refund") == 1, desk.ran
+
+
+def test_n12_a_message_of_another_agent_is_answered_by_no_consent_in_hand(desk: Desk) -> None:
+    """Consents go to a sub-agent with what it is handed: for another link than the one that asked they are nothing."""
+    given = desk.token.delegate(to="clerk", consent=desk.asks)
+    request = desk.guard.request("mail", MAIL[2], agent=AGENT, held=current.Held(desk.token)) or ""
+    held = current.Held(given).with_consents([desk.jane.consent(request)])
+    assert desk.guard.check("mail", MAIL[2], agent="clerk", held=held).code == "consent_missing", "the second link asks for one of its own"
+    both = [desk.jane.consent(request), desk.jane.consent(desk.guard.request("mail", MAIL[2], agent="clerk", held=held) or "")]
+    held = current.Held(given).with_consents(both)
+    assert [desk.guard.check("mail", MAIL[2], agent="clerk", held=held).code for _ in range(2)] == ["allowed", "replayed"]

@@ -85,7 +85,7 @@ const step = (marks: readonly Mark[], rules: readonly (readonly Mark[])[] = []):
 
 const servers = missing(...PARTNERS) ? undefined : await Servers.start();
 const redis = servers && new Redis({ port: servers.valkey });
-const other = servers && createClient({ socket: { port: servers.valkey } });
+const other = servers && createClient({ socket: { port: servers.valkey, connectTimeout: 60_000 } });
 const pool = servers && new Pool({ host: "127.0.0.1", port: servers.postgres, user: "postgres", database: "postgres", max: 8 });
 
 /** A name that nobody has had. */
@@ -318,6 +318,36 @@ for (const [name, kind] of Object.entries(KINDS)) {
       assert.deepEqual(got.sort(), ["added", ...Array.from({ length: 31 }, () => "replayed")]);
     });
 
+    test("a consent is spent once for as long as it lives, and a proof of that name is another thing", async () => {
+      const store = await kind.replays();
+      assert.deepEqual([await store.lookSpend!(use(1), NOW), await store.lookSpend!(use(1), NOW)], ["added", "added"]);
+      assert.deepEqual([await store.spend!(use(1), NOW), await store.spend!(use(1), NOW)], ["added", "replayed"]);
+      assert.deepEqual([await store.add(use(1), NOW), await store.add(use(1), NOW)], ["added", "replayed"]);
+      for (const later of [31, 40, 1800, 3599]) {
+        assert.equal(await store.lookSpend!(use(1), NOW + later), "replayed");
+        assert.equal(await store.spend!(use(1), NOW + later), "replayed");
+        assert.equal(await store.spend!(use(1 + later), NOW + later), "added");
+      }
+      const late = NOW + 3602;
+      assert.equal(await store.spend!(use(2, late), late), "added");
+      assert.equal(await store.spend!(use(1), NOW), "replayed", "a clock set back revives nothing");
+    });
+
+    test("a store takes no consent from before it began, whatever key it is of", async () => {
+      const store = await kind.replays(name === "memory" ? {} : { keys: ["k2"] });
+      for (const kid of ["k1", "k2"]) {
+        assert.equal(await store.lookSpend!(use(1, NOW - 1, kid), NOW), "replayed");
+        assert.equal(await store.spend!(use(1, NOW - 1, kid), NOW), "replayed");
+      }
+      assert.equal(await store.spend!(use(1), NOW), "added");
+    });
+
+    test("of those who spend at once, one does", async () => {
+      const store = await kind.replays();
+      const got = await Promise.all(Array.from({ length: 32 }, () => store.spend!(use(1), NOW)));
+      assert.deepEqual(got.sort(), ["added", ...Array.from({ length: 31 }, () => "replayed")]);
+    });
+
     if (name === "postgres") return;
     test("one that is full takes nothing more, and forgets nothing for it", async () => {
       const store = await kind.replays({ limit: 2 });
@@ -474,6 +504,18 @@ describe("both languages on one server", { skip: missing(...PARTNERS) }, () => {
       assert.equal(await python(`${there}.add(${use(1)}, ${NOW})`), false);
       assert.equal(await python(`${there}.add(${use(2)}, ${NOW})`), true);
       assert.equal(await here.add({ entry: bytes(2), issuedAt: NOW, kid: "k1" }, NOW), "replayed");
+    }
+  });
+
+  test("they spend consents together", async () => {
+    for (const [name, , , here, there] of await places()) {
+      const use = (number: number): string => `Spend((${number}).to_bytes(16), ${NOW}, ${NOW + 3600}, "k1")`;
+      assert.equal(await here.spend!({ entry: bytes(1), issuedAt: NOW, kid: "k1" }, NOW), "added", name);
+      assert.deepEqual([await python(`${there}.peek_spend(${use(1)}, ${NOW})`), await python(`${there}.spend(${use(1)}, ${NOW + 1800})`)], [false, false]);
+      assert.equal(await python(`${there}.spend(${use(2)}, ${NOW})`), true);
+      assert.equal(await here.lookSpend!({ entry: bytes(2), issuedAt: NOW, kid: "k1" }, NOW + 1800), "replayed");
+      assert.equal(await here.spend!({ entry: bytes(2), issuedAt: NOW, kid: "k1" }, NOW + 1800), "replayed");
+      assert.equal(await here.add({ entry: bytes(1), issuedAt: NOW, kid: "k1" }, NOW), "added", "a proof is another thing");
     }
   });
 

@@ -153,7 +153,7 @@ export function hiddenIn<E extends Extra | undefined>(extra: E): E {
 }
 
 /** What refuses an access that a list asks about, and can still be stated when the call is made. */
-const LATER: readonly Code[] = ["argument", "attribute", "cost_unstated"];
+const LATER: readonly Code[] = ["argument", "attribute", "cost_unstated", "consent_missing"];
 
 /** Of what a method lists, what the grant can be used for. No store is asked. */
 export function listed(grant: Grant, method: string, result: unknown): unknown {
