@@ -376,8 +376,8 @@ class Presenting:
     def _look_at(self, tool: str, result: Any) -> None:
         """Raise Refused for a result of the guard's, or of a tool with `explains_denials`.
 
-        The guard marks its own, but that of fastmcp, which leaves no place for a mark. What a tool
-        raises has the SDK's words in front.
+        The guard marks its own; that of fastmcp those alone that have a request. What a tool raises
+        has the SDK's words in front.
         """
         if not getattr(result, _IS_ERROR, False) or not result.content:
             return
