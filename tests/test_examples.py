@@ -48,6 +48,12 @@ KEY_LINES = {
         "      mail to = 'ann@example.com'\n", "      refund cents = 900000\n",
         "What has run:\n      lookup o-1\n      mail ann@example.com: Your refund is on its way.\n",
     ] for name in ("langgraph", "openai", "pydantic_ai")},
+    "consent_mcp.py": [
+        "    ends with -9: it was killed\nJane reads:\n      server = desk\n      tool = mail\n",
+        "the second client goes on from what was stored:\n    sent\n",
+        "the third client goes on from what was stored:\n    is told where a person decides\n",
+        "What was sent:\n      ann@example.com: Your refund is on its way.\n",
+    ],
     "quarterly_risk.py": [
         "Cedar: going concern in doubt; rated B-  (filings-agent)",
         "  sales-agent: select customer from sales\n      name           the database: A name in the statement stands for nothing",
