@@ -72,9 +72,11 @@ async def client(folder: Path) -> None:
     token = Token.parse((folder / "token").read_text())
     url = (folder / "url").read_text()
     path = folder / "stored.json"
-    stored = json.loads(path.read_text()) if path.exists() else {"call": MAIL, "state": None}
+    stored: dict[str, Any] = {"call": MAIL, "state": None}
+    if path.exists():
+        stored = json.loads(path.read_text())
 
-    async def shows_pages(context: Any, asked: Any) -> ElicitResult:
+    async def shows_pages(context: Any, params: Any) -> ElicitResult:
         return ElicitResult(action="accept")
 
     with current.use(token) as held:
