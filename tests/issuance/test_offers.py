@@ -135,10 +135,11 @@ def test_what_it_asks_for_later_is_added(alice: Person) -> None:
     assert len(trees) == 1
     # What it had before is as it was.
     old = alice.refresh(first["refresh_token"]).json()
+    assert held(old).unverified.root.token_id in trees and held(begun(Person(alice.origin, "bob"))).unverified.root.token_id not in trees
     assert allows(old, Access(tool="mail.send", arguments={"to": "a@b.example"})) == "tool"
     assert alice.refresh(more["refresh_token"]).json()["scope"] == more["scope"]
     # One task is one entry on her page.
-    assert alice.go(f"{alice.origin}/grants").text.count("End it") == 1
+    assert alice.go(f"{alice.origin}/grants").text.count(">End it<") == 1
 
 
 def test_columns_are_added_to_columns(alice: Person, here: tuple[str, House]) -> None:
