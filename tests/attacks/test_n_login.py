@@ -288,7 +288,7 @@ def test_what_a_person_ends_gives_nothing_more(here: tuple[str, House]) -> None:
     assert "Desk" not in bob.go(f"{origin}/grants").text
     refused(bob.send(alice.form(page)))
     assert alice.refresh(said["refresh_token"]).status_code == 200
-    for _ in range(page.text.count("End it")):
+    for _ in range(page.text.count(">End it<")):
         page = alice.web.get(alice.send(alice.form(page)).headers["location"])
     assert not made.registry.is_live(said["task"], NOW) and "No application" in page.text
 
