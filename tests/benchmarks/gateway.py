@@ -69,7 +69,23 @@ cost = {{ usd_cents = "amount" }}
 KINDS = {"the gateway": "", "with a ledger in memory and a trail": 'ledger = "memory:"\ntrail = "trail.jsonl"'}
 
 
-class Server:
+class Driven:
+    """What serves at a port of this machine."""
+
+    port: int
+
+    def drive(self, token: str, calls: int) -> None:
+        """So many requests, one after the other."""
+        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(BODY)}\r\n"
+        sent = head.encode() + b"Content-Type: application/x-www-form-urlencoded\r\n\r\n" + BODY
+        with closing(socket.create_connection(("127.0.0.1", self.port))) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for _ in range(calls):
+                connection.sendall(sent)
+                _read(connection)
+
+
+class Server(Driven):
     """A process that serves, and says where."""
 
     def __init__(self, stack: ExitStack, *command: str) -> None:
@@ -90,24 +106,18 @@ class Server:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0])
 
-    def drive(self, token: str, calls: int) -> None:
-        """So many requests, one after the other."""
-        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(BODY)}\r\n"
-        sent = head.encode() + b"Content-Type: application/x-www-form-urlencoded\r\n\r\n" + BODY
-        with closing(socket.create_connection(("127.0.0.1", self.port))) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for _ in range(calls):
-                connection.sendall(sent)
-                _read(connection)
-
 
 def _read(connection: socket.socket) -> None:
-    """One answer, of the length that it says."""
+    """One answer, of the length that it says, or in chunks."""
     got = b""
     while b"\r\n\r\n" not in got:
         got += connection.recv(65536)
     head, _, body = got.partition(b"\r\n\r\n")
     assert b" 200 " in head, got
+    if b"content-length" not in head.lower():
+        while not body.endswith(b"0\r\n\r\n"):
+            body += connection.recv(65536)
+        return
     length = int(head.lower().partition(b"content-length:")[2].split()[0])
     while len(body) < length:
         body += connection.recv(65536)
