@@ -207,6 +207,15 @@ def worked(part: Part) -> list[str]:
     return [*table("question", "from", "answer"), *(cells(*row) for row in rows)]
 
 
+def envoy(part: Part) -> list[str]:
+    """What a request takes of each process, and so how many cores 10,000 a second take."""
+    lines = table("processor time of a request", "the processor", "Envoy", "Valkey", "cores for 10,000 a second, together")
+    for row in part["rows"]:
+        each = [row["processor"], row["envoy"], row["valkey"]]
+        lines.append(cells(row["what"], *(f"{taken:.0f} µs" if taken else "–" for taken in each), f"{sum(each) / 100:.0f}"))
+    return lines
+
+
 TABLES: dict[str, tuple[str, Callable[[Part], list[str]]]] = {
     "rules": ("planning", rules),
     "verifier": ("planning", verifier),
@@ -215,6 +224,8 @@ TABLES: dict[str, tuple[str, Callable[[Part], list[str]]]] = {
     "overlay": ("planning", overlay),
     "trail": ("planning", trail),
     "issuer": ("planning", issuer),
+    "envoy": ("gateway_envoy", envoy),
+    "envoyed": ("gateway_envoy", circumstances),
     "measured": ("planning", circumstances),
     "fleet": ("simulation", fleet),
     "intervals": ("simulation", intervals),

@@ -27,6 +27,7 @@ MEASURED = {
     "guards": ("captoken/adapters", "captoken/tools.py", "captoken/current.py"),
     "gateway": ("captoken/adapters/_gateway", "captoken/adapters/gateway.py", "captoken/adapters/_http", "captoken/adapters/asgi.py"),
     "gateway_mcp": ("captoken/adapters/_gateway", "captoken/adapters/gateway.py", "captoken/adapters/_mcp"),
+    "gateway_envoy": ("captoken/adapters/_gateway", "captoken/adapters/gateway.py", "captoken/adapters/_http", "captoken/adapters/asgi.py"),
     "rows": ("captoken/adapters/_sqlite", "captoken/adapters/_postgres", "captoken/rows.py", "captoken/_language/data.py"),
     "control": ("captoken/control", "captoken/audit"),
     "planning": ("captoken/_verification", "captoken/control", "captoken/audit", "captoken/stores", "captoken/issuance"),
