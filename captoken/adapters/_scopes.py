@@ -18,7 +18,7 @@ from captoken.adapters._http.escapes import unescaped
 # Characters of a name that stand for themselves in a scope.
 _PLAIN = frozenset(ascii_letters + digits + "._-")
 
-# The longest text of a scope, and the most rights in one.
+# The longest text of a scope as it stands in an address, and the most rights in one.
 MOST_TEXT = 1024
 MOST_RIGHTS = 32
 

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -103,7 +104,8 @@ def _scope(decision: Decision, beside: Iterable[Access]) -> str | None:
         return None
     rights = [right.text for right in rights_of((*beside, access), by_column=by_column)]
     scope = " ".join((str(said.get("policy:grant", "")), *rights))
-    is_short = len(rights) <= MOST_RIGHTS and len(scope) <= MOST_TEXT
+    # It has to fit into the address that the client sends her to.
+    is_short = len(rights) <= MOST_RIGHTS and len(urlencode({"scope": scope})) <= MOST_TEXT
     return scope if is_short and scope.isascii() and '"' not in scope else None
 
 

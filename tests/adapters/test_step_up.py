@@ -101,7 +101,7 @@ def test_a_token_that_is_no_good_asks_for_nothing() -> None:
 def test_what_does_not_fit_into_a_header_is_final() -> None:
     wide = root({"tools": {"read": {}}}, tools={"*": {}, "read": {}})
     assert scope(wide, tool("x" * 200)) is not None
-    assert scope(wide, tool("é" * 120), tool("è" * 120)) is None
+    assert scope(wide, tool("é" * 120)) is None and scope(wide, tool("é" * 60)) is not None
     assert scope(wide, tool("a"), *(tool(f"t{number}") for number in range(32))) is None
 
 
