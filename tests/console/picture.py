@@ -63,6 +63,7 @@ def drawn(browser: Any, folder: Path) -> dict[str, tuple[bytes, str]]:
         page.clock.set_fixed_time(world.clock())
         page.goto(address)
         page.locator(".needs li").nth(3).wait_for()
+        page.locator(".hour .plot").wait_for()
         for name, scheme in PICTURES.items():
             page.emulate_media(color_scheme=scheme)
             page.wait_for_timeout(800)

@@ -43,6 +43,8 @@ def test_an_answer_says_when_it_was_and_what_it_was_made_of(world: World, browse
         assert (own["allowed"], own["denied"]) == (one["allowed"], one["denied"])
     rows = browser.get("/api/query?q=task:q3*&only=rows").json
     assert set(rows) == {"trouble", "rows", "next"} and rows["rows"] == found["rows"]
+    counted = browser.get("/api/query?q=task:q3*&only=counts").json
+    assert counted == found | {"rows": [], "next": None, "agents": [], "tasks": []}
     assert browser.get("/api/query?q=table:nothing").json["series"] is None
 
 

@@ -1002,6 +1002,10 @@ def test_who_cannot_see_it_can_use_it(story: Story, page: Page, scheme: str, wid
     panel.wait_for()
     found += violations(page)
     assert agent(page, "sales-agent").evaluate("(one) => getComputedStyle(one).outlineStyle") == "solid"
+    for view, name in (("needs", "What needs you"), ("said", "Operator actions"), ("needs&q=refused", "decision found")):
+        page.evaluate(f"location.hash = '#view={view}'")
+        page.get_by_role("heading", name=name).wait_for()
+        found += violations(page)
     assert found == [], "\n".join(found)
 
 

@@ -18,8 +18,9 @@ export function useAnswer(
   at: number | null,
   rev: string,
   every: number,
+  only: "counts" | null,
 ): { answer: Found | null; trouble: string } {
-  const of = JSON.stringify([q, sort, at]);
+  const of = JSON.stringify([q, sort, at, only]);
   const newest = useRef(rev);
   newest.current = rev;
   const [found, setFound] = useState<{ of: string; answer: Found | null; trouble: string } | null>(null);
@@ -30,7 +31,7 @@ export function useAnswer(
         const asked = newest.current;
         const next = performance.now() + every;
         try {
-          const said = await api.query(q, sort, null, at, 1);
+          const said = await api.query(q, sort, null, at, 1, only);
           if (isOver) return;
           setFound(
             said.trouble === null

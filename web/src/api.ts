@@ -393,7 +393,7 @@ export const query = (
   before: string | null,
   at: number | null,
   limit: number,
-  only: "rows" | null = null,
+  only: "rows" | "counts" | null = null,
 ): Promise<Answer> => get("api/query", { q, sort, before, at, limit, only });
 
 export const complete = (word: string): Promise<{ words: string[] }> =>

@@ -27,7 +27,7 @@ export function LastHour(props: {
   rev: string;
   go: (change: Partial<Place>) => void;
 }): JSX.Element {
-  const { answer: found } = useAnswer("since:1h", "refused", null, props.rev, EVERY);
+  const { answer: found } = useAnswer("since:1h", "refused", null, props.rev, EVERY, "counts");
   return (
     <section class="panel hour" aria-labelledby="hour-title">
       <div class="panel-head">

@@ -214,7 +214,7 @@ export function Found(props: {
 }): JSX.Element {
   const { place, now, go } = props;
   const { q, by, sort, at } = place;
-  const { answer: found, trouble } = useAnswer(q, sort, at, props.rev, EVERY);
+  const { answer: found, trouble } = useAnswer(q, sort, at, props.rev, EVERY, by === "decisions" ? "counts" : null);
   if (trouble) {
     return (
       <section class="panel found" aria-labelledby="found-title">

@@ -32,26 +32,27 @@ def query_view(
     before: str | None = None,
     limit: int = views.PAGE,
     sort: str = "refused",
-    only_rows: bool = False,
+    only: str = "",
 ) -> Json:
     """What a question finds. `trouble` says why it cannot be read.
 
-    `sort` is one of `SORTS`, and orders agents and tasks. With `only_rows`, the decisions alone, a
-    page of them; as behind a page before.
+    `sort` is one of `SORTS`, and orders agents and tasks. With `only` as `rows`, the decisions
+    alone, a page of them; as behind a page before. As `counts`, none of them, and no agent or task.
     """
     limit = max(1, min(limit, views.PAGE))
     try:
         query = queries.parse(text, now, at)
     except queries.Unclear as unclear:
         return {"trouble": str(unclear)}
-    calls = queries.found_calls(index, query, before, limit + 1)
+    is_counted = only == "counts"
+    calls = [] if is_counted else queries.found_calls(index, query, before, limit + 1)
     shown = calls[:limit]
     page = {
         "trouble": None,
         "rows": views.rows_of(index, shown),
         "next": f"{shown[-1].moment}.{shown[-1].id}" if len(calls) > limit else None,
     }
-    if only_rows or before is not None:
+    if only == "rows" or before is not None:
         return page
     tallies = queries.tallied(index, query)
     then = now if at is None else at
@@ -64,13 +65,14 @@ def query_view(
             _weigh(index, agent, spent if at is None else views.not_known)
     agents.sort(key=by)
     tasks.sort(key=by)
-    for agent in agents[:SHOWN]:
+    most = 0 if is_counted else SHOWN
+    for agent in agents[:most]:
         _finish(index, overlay, query, then, agent)
     return page | {
         "allowed": sum(tally.allowed for tally in tallies),
         "denied": sum(tally.denied for tally in tallies),
-        "agents": [_stripped(one) for one in agents[:SHOWN]],
-        "tasks": [_stripped(one) for one in tasks[:SHOWN]],
+        "agents": [_stripped(one) for one in agents[:most]],
+        "tasks": [_stripped(one) for one in tasks[:most]],
         "counts": {"agents": len(agents), "tasks": len(tasks)},
         "series": queries.series(index, query, then),
         "values": _values(index, query, agents),

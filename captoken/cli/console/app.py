@@ -340,7 +340,7 @@ class Console:
             before=_cursor(given),
             limit=_number(given, "limit") or views.PAGE,
             sort=given.get("sort", ""),
-            only_rows=given.get("only") == "rows",
+            only=given.get("only", ""),
         )
 
     def _exported(self, given: Mapping[str, str]) -> Response:
