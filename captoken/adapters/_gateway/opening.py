@@ -694,6 +694,9 @@ def stores(
             # Each request needs its record: while the file does not take it, none goes on anyway.
             kept = TrailKept(path, key=signing, waits=False)
             trail = stack.enter_context(kept)
+        recorder: Any = trail
+        if stated.spans and not readonly:
+            recorder = _with_spans(trail)
         feed = None
         if stated.overlay is not None:
             snapshots = SQLiteSnapshots(found.folder / stated.overlay, readonly=True)
@@ -703,7 +706,7 @@ def stores(
         def verifier(service: str) -> AsyncVerifier:
             with quietly():  # it answers for all its services, by the one file that it is given
                 return AsyncVerifier(
-                    keyring, service, ledger=ledger, replays=replays, audit=trail, overlay=feed
+                    keyring, service, ledger=ledger, replays=replays, audit=recorder, overlay=feed
                 )
 
         awaited = [store.aclose for store in (ledger, replays) if hasattr(store, "aclose")]
@@ -729,6 +732,16 @@ def _tell_of_others(found: Configuration, audience: str | None) -> None:
 def unserved(found: Configuration, audience: str | None) -> list[str]:
     """The services whose tokens keys for that audience do not verify."""
     return [] if audience is None else sorted({*found.file.audiences} - {audience})
+
+
+def _with_spans(trail: TrailKept | None) -> Any:
+    """The trail, with a span of each decision before it. Where spans go is said around us."""
+    with extra("otel"):
+        from opentelemetry.trace import get_tracer
+
+    from captoken.adapters.otel import SpanTrail
+
+    return SpanTrail(get_tracer("captoken.gateway"), trail)
 
 
 # Kinds of stores that are no files of this machine.

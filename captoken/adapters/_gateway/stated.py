@@ -59,6 +59,9 @@ class StatedGateway(_Stated, frozen=True):
     trail_key: str | None = None
     trail_every: int = 60
 
+    # Is a span of OpenTelemetry made of each decision?
+    spans: bool = False
+
     # The place of the operator's newest snapshot, and the keys that may sign it.
     overlay: str | None = None
     operators: tuple[str, ...] = ()

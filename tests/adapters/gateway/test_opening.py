@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from captoken import Access, Issuer
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
 from captoken.adapters._gateway import strict, written
@@ -426,3 +427,29 @@ def test_what_a_gateway_would_be_refused_for_is_found_and_nothing_is_written(tmp
 
 def test_operations_without_a_cost_that_others_have_are_listed(shop: Configuration) -> None:
     assert dict(unstated(shop.services["shop"])) == {"eur_cents": ["shop.orders.get"], "orders": ["shop.orders.get"]}
+
+
+@pytest.mark.parametrize("trail", ["", 'trail = "trail.jsonl"\n'])
+@pytest.mark.parametrize("spans", [True, False])
+def test_spans_are_made_of_decisions_where_the_file_says_so(spans: bool, trail: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    kept, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    keyring = Keyring.generate()
+    keyring.save(tmp_path / "keyring.json")
+    said = f'spans = {str(spans).lower()}\n{trail}'
+    (tmp_path / "gateway.toml").write_text(f'version = 1\n[gateway]\nkeyring = "keyring.json"\n{said}[authzen.shop]\nsecret = "env:A"\n')
+    token = Issuer(keyring).mint(subject="user:jane", agent="a", task="t", audience="shop", tools={"shop.read": {"to": {"in": ["secret"]}}}).present(audience="shop")
+    with stores(configured(str(tmp_path / "gateway.toml"))) as parts:
+        verifier = parts.verifier("shop").blocking
+        codes = [verifier.check(token, Access(tool="shop.read", arguments={"to": to})).code for to in ("secret", "other")]
+    assert codes == ["allowed", "argument"]
+    found = kept.get_finished_spans()
+    assert [dict(each.attributes or {}).get("captoken.code") for each in found] == (codes if spans else [])
+    assert "secret" not in str([each.attributes for each in found])
+    assert (tmp_path / "trail.jsonl").exists() is bool(trail)
