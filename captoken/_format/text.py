@@ -206,7 +206,8 @@ def consent_of(part: str) -> bytes:
     if not part.startswith(CONSENT):
         raise TokenFormatError(f"a consent starts with {CONSENT}, and this text does not")
     if len(part) != CONSENT_CHARS:
-        raise TokenFormatError(f"a consent must be {CONSENT_CHARS} characters")
+        size = f"{CONSENT_CHARS} characters, not {len(part)}"
+        raise TokenFormatError(f"a consent must be {size}: a line feed at its end counts")
     try:
         return b64decode(part[len(CONSENT) :])
     except EncodingError as error:

@@ -70,6 +70,10 @@ _ASK = (
     "Retrying will not help. "
     "Whoever gave you this task can grant more; do not look for another way."
 )
+_LESS = (
+    "The same request will be refused again; a smaller one may be permitted. "
+    "Whoever gave you this task can grant more; do not look for another way."
+)
 _SPELL_IT = (
     "If the name is misspelt, correct it. Otherwise retrying will not help. "
     "Whoever gave you this task can grant more; do not look for another way."
@@ -764,7 +768,7 @@ RECORDS: tuple[Code, ...] = (
         retry="no",
         public="The token has too little left for this request.",
         model="Not permitted: this needs more than is left of this task's allowance.",
-        advice=_ASK,
+        advice=_LESS,
         operator="this needs 5 usd_cents, and less is left of the 200",
         cause=(
             "The `uses` or the `budget` of the token, or of one above it, has less left than the "

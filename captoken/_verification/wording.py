@@ -99,6 +99,13 @@ _UNREADABLE = _Told(
     "The same request will be refused again. Check how it is written, or ask whoever gave you "
     "this task.",
 )
+# Rows that the server cannot hold: of a statement too hard to tell, or without that column.
+_ROWS_UNHELD = _Told(
+    "Not permitted: this task may use only some rows, and this server cannot limit this request to "
+    "them.",
+    "Write it in a simpler way, once. If that is refused as well, the request is not at fault: "
+    "tell whoever gave you this task.",
+)
 # SQL: a PRAGMA, two statements, or what a model wrote around one. Nothing else has an operation and
 # no access. One text for all, since why a statement is refused can depend on what is hidden.
 _STATEMENT = _Told(
@@ -106,6 +113,8 @@ _STATEMENT = _Told(
     "Send one plain SELECT, INSERT, UPDATE or DELETE: no second statement, no PRAGMA, SET or DDL, "
     "and no Markdown fence around it. If that is refused as well, ask whoever gave you this task.",
 )
+
+_UNREAD = {"operation": _STATEMENT, "row": _ROWS_UNHELD}
 
 # An insert into SQLite, say: no columns that a model writes would be stated (15.4).
 _COLUMNS_UNSTATED = _Told(
@@ -136,7 +145,7 @@ def told_to_model(
     record = CODES[worded_as(code, refusals)]
     told = _Told(record.model, record.advice)
     if "{" in told.rule and access is None:
-        told = _STATEMENT if code == "operation" else _UNREADABLE
+        told = _UNREAD.get(code, _UNREADABLE)
     if code == "argument" and access is not None:
         told = _argument_told(access, refusals, tell_limits, declares) or told
     if code == "column" and access is not None and access.columns is None:

@@ -53,11 +53,11 @@ class Restrictions(TypedDict, total=False):
     operations: Strings
     """What may be done to them: `select`, `insert`."""
     allow: Mapping[str, Strings]
-    """By pattern of a table, the operations. In place of the two above."""
+    """Maps a pattern of tables to operations. It replaces the two above."""
     columns: Mapping[str, Strings]
-    """By pattern of a table, the columns."""
+    """Maps a pattern of tables to columns."""
     rows: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    """By pattern of a table, a constraint for each column: only such rows exist; `{}` frees all."""
+    """Maps a pattern of tables to a constraint for each column. `{}` allows all rows."""
 
     tools: Mapping[str, Mapping[str, Mapping[str, Any]]]
     """By pattern of a tool, a constraint for each argument; `{}` leaves the arguments free.

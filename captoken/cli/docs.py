@@ -49,7 +49,7 @@ def docs(words: tuple[str, ...], as_json: bool) -> None:
     root = _root()
     pages = dict(_pages(root))
     asked = " ".join(words)
-    name = asked.removesuffix(".md").removeprefix("docs/")  # as docstrings cite it
+    name = asked.lower().removesuffix(".md").removeprefix("docs/")  # as docstrings cite it
     if not words:
         _list(root, pages, as_json)
     elif name in pages:
@@ -154,15 +154,39 @@ def _pages(root: Traversable) -> Iterator[tuple[str, Traversable]]:
 _MOST = 8  # sections that are shown
 _SOON, _LONG = 1.2, 0.6  # how soon more of a word counts no more; what a long section pays
 _IN_HEADING, _IN_NAME = 6, 4
-# A recipe answers a question, so what it says is worth more than what other pages say.
-_RECIPES, _WORTH = "recipes", 1.05
+# A recipe answers a question, so what it says is worth more than what other pages say; and what a
+# page says that proves, lists or repeats is worth less.
+_WORTH = {
+    "recipes": 1.05,
+    **dict.fromkeys(("assurance", "changelog", "kernel", "typescript", "typescript-server"), 0.6),
+    **dict.fromkeys(("planning", "threat-model"), 0.8),
+}
+
+# What people type, by its stem, and what the pages say in place of it.
+_ALSO = {
+    "benchmark": ("speed",),
+    "expire": ("expired",),
+    "gunicorn": ("worker",),
+    "latency": ("speed",),
+    "multiple": ("several",),
+    "mypy": ("type", "checker"),
+    "performance": ("speed",),
+    "proces": ("worker",),
+    "processe": ("worker",),
+    "quota": ("budget",),
+    "redi": ("valkey", "ledger"),
+    "redis": ("valkey", "ledger"),
+    "refresh": ("expired",),
+    "renew": ("expired",),
+    "test": ("testing",),
+}
 
 _heading = re.compile(r"#{1,4} (.*)")
 _word = re.compile(r"[a-z0-9]+")
 _link = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 # They stand in every question and in every section.
-_LITTLE = frozenset(("a", "an", "and", "do", "how", "i", "in", "is", "my", "of", "on", "the", "to"))
+_LITTLE = frozenset(["a", "an", "and", "do", "doe", "how", "i", "if", "in", "is", "it", "my", "of", "on", "the", "thi", "this", "to", "what"])
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -175,7 +199,8 @@ class Section(msgspec.Struct, frozen=True):
 
 def find(asked: str, pages: Mapping[str, str]) -> list[Section]:
     """The sections of those pages that say most of the words, best first; eight at most."""
-    wanted = set(_stems(asked)) - _LITTLE
+    typed = set(_stems(asked)) - _LITTLE
+    wanted = typed.union(*(_ALSO.get(word, ()) for word in typed))
     found = [part for name, text in pages.items() for part in _sections(name, text)]
     mean = sum(counts.total() for _, counts in found) / max(1, len(found))
     having = {word: sum(word in counts for _, counts in found) for word in wanted}
@@ -188,7 +213,7 @@ def find(asked: str, pages: Mapping[str, str]) -> list[Section]:
     for section, counts in found:
         pays = _SOON * (1 - _LONG + _LONG * counts.total() / mean)
         score = sum(worth[word] * counts[word] / (counts[word] + pays) for word in wanted)
-        scores.append((score * (_WORTH if section.page == _RECIPES else 1), section))
+        scores.append((score * _WORTH.get(section.page, 1), section))
     best = sorted((one for one in scores if one[0] > 0), key=lambda one: -one[0])
     return [section for _, section in best[:_MOST]]
 

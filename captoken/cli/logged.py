@@ -108,7 +108,7 @@ def consented(decided: trails.Decided) -> str:
 def tried(access: trails.Accessed | None) -> str:
     """An access as it was recorded, in a line: with values, where they were recorded."""
     if access is None:
-        return "the token itself"
+        return "a request"
     return escape(" and ".join(_parts(access)) or "nothing in particular")
 
 
@@ -125,7 +125,7 @@ def _parts(access: trails.Accessed) -> Iterator[str]:
 
 
 def _columns(columns: Sequence[str] | None) -> str:
-    return "" if columns is None else f" ({', '.join(columns) or 'no columns'})"
+    return f" ({', '.join(columns)})" if columns else ""
 
 
 def _facts(stated: Mapping[str, Any] | Iterable[str]) -> str:

@@ -89,7 +89,7 @@ _changing = stacked(
     click.option(
         "--agent",
         metavar="NAME",
-        help="All tokens that this agent holds or has ever held.",
+        help="All tokens that this agent holds or has held, and those it gets later.",
     ),
     click.option(
         "--subject",

@@ -94,7 +94,7 @@ class Office:
         """Open the office in a folder. If the folder is empty or missing, create the office there.
 
         - `audience` is the verifier's name. Tokens that are bound to a key need one. With it, the
-          verifier accepts only tokens that were presented to that name.
+          verifier accepts only tokens that are addressed to that name: see `present`.
         - `servers` names servers with keys of their own. `verifier_for` returns the verifier of
           each, and `mint_set` mints a token for each.
         - `by` names who revokes, for the record.
@@ -213,9 +213,10 @@ class Office:
 
         It calls `issuer.mint`, with the same keywords and exceptions: `tables`, `operations`,
         `allow`, `columns`, `rows`, `tools`, `where`, `expires_in`, `uses`, `budget`, and the others
-        of `captoken docs keywords`. It writes no record: the trail describes a token at its first
-        decision. A token that asks for consents is for one server: for this office, if it has a
-        name and no other `audience` is given.
+        of `captoken docs keywords`. `uses` and `budget` are for this token and all that is made of
+        it: a second token of the task has its own. It writes no record: the trail describes a token
+        at its first decision. A token that asks for consents is for one server: for this office, if
+        it has a name and no other `audience` is given.
 
         Raises ValueError as well if `columns` or `rows` is for a table that is not named here: the
         misspelt entry would restrict nothing. Raises OverlayError if the new token is already
@@ -275,11 +276,14 @@ class Office:
         return made
 
     def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
-        """Revoke the selected tokens. It takes effect at their next access.
+        """Revoke the selected tokens, and those that are minted later. It takes effect at once.
 
         It calls `operator.revoke`, with the same keywords and exceptions: `token=`, `link=`,
         `agent=`, `subject=`, `task=`. `link=child.link_id` is one sub-agent and all below it;
         `token=` is a whole tree. To undo it, call `operator.lift(entry.id)`.
+
+        A name is revoked for everybody who uses it, until you lift the entry, or until `until=`:
+        for one agent of one task, give `link=`.
 
         Logs a warning for a name that this office knows no token of. It is revoked all the same.
         """

@@ -98,15 +98,16 @@ class Renewed:
         for entry in overlay.on(facts, read_clock(self._clock)):
             if overlay.link(entry) is not None:
                 continue
-            what = f"subject {subject}, agent {agent}, task {task}"
-            instead = "take another name"
-            if entry.select.issued_before is not None:  # all of that time, whatever their names
-                what += f", minted before {spelled_time(entry.select.issued_before)},"
+            select, instead = entry.select, "take another name"
+            fields = ("kid", "subject", "agent", "task")
+            given = {name: getattr(select, name) for name in fields}
+            whose = ", ".join(f"{name} {value}" for name, value in given.items() if value)
+            what = f"of {whose}" if whose else ""
+            if select.issued_before is not None:  # all of that time, whatever their names
+                what += f" minted before {spelled_time(select.issued_before)}"
                 instead = "wait until then"
-            elif entry.select.task is not None:
-                what = f"task {entry.select.task}"
             raise OverlayError(
-                f"tokens for {what} are revoked ({shown(entry.why)}), new ones too: {instead}, "
+                f"tokens {what.strip()} are revoked ({shown(entry.why)}), new ones too: {instead}, "
                 f"or give the rights back with office.operator.lift({entry.id!r})"
             )
 

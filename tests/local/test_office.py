@@ -63,7 +63,7 @@ def test_after_everything_was_revoked_a_new_name_does_not_help_and_the_error_say
         for agent in ("orchestrator", "other"):
             with pytest.raises(OverlayError, match=r"new ones too: wait until then, or give the rights back") as raised:
                 office.mint(**{**WHO, "agent": agent}, **SALES)
-            assert f"agent {agent}, task task-123, minted before 2025-11-25T09:01:01+00:00, are revoked ('stop')" in str(raised.value)
+            assert "tokens minted before 2025-11-25T09:01:01+00:00 are revoked ('stop')" in str(raised.value)
         clock.advance(61)
         assert office.verifier.check(office.mint(**WHO, **SALES), ASK)
         office.operator.lift(entry.id)
