@@ -65,7 +65,8 @@ def suite(session: nox.Session) -> None:
 def floors(session: nox.Session) -> None:
     """The whole suite, watched: how much of each folder it runs, and whether all assertions did."""
     prepare(session)
-    session.run("pytest", "-n", "auto", "--cov", "--cov-config=tests/coverage.toml", "--cov-report=")
+    watched = ("--cov", "--cov-config=tests/coverage.toml", "--cov-report=")
+    session.run("pytest", "-n", "auto", *watched)
     session.run("python", "-m", "tests.floors")
 
 

@@ -159,7 +159,7 @@ _IN_HEADING, _IN_NAME = 6, 4
 _WORTH = {
     "recipes": 1.05,
     **dict.fromkeys(("assurance", "changelog", "kernel", "typescript", "typescript-server"), 0.6),
-    **dict.fromkeys(("planning", "threat-model"), 0.8),
+    **dict.fromkeys(("cli", "planning", "threat-model"), 0.8),
 }
 
 # What people type, by its stem, and what the pages say in place of it.
@@ -177,6 +177,7 @@ _ALSO = {
     "redi": ("valkey", "ledger"),
     "redis": ("valkey", "ledger"),
     "refresh": ("expired",),
+    "skew": ("clock",),
     "renew": ("expired",),
     "test": ("testing",),
 }
@@ -186,7 +187,9 @@ _word = re.compile(r"[a-z0-9]+")
 _link = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 # They stand in every question and in every section.
-_LITTLE = frozenset(["a", "an", "and", "do", "doe", "how", "i", "if", "in", "is", "it", "my", "of", "on", "the", "thi", "this", "to", "what"])
+_LITTLE = frozenset(
+    ("a", "an", "and", "do", "doe", "how", "i", "if", "in", "is", "it", "my", "of", "on")
+).union(("the", "thi", "this", "to", "what"))
 
 
 class Section(msgspec.Struct, frozen=True):

@@ -128,7 +128,8 @@ def _make_stores(path: str, made: Keyring) -> None:
 def rotate(keyring: str | None, as_json: bool) -> None:
     """Add a new root key, and mint with it from now on.
 
-    Tokens of the older keys stay valid until you retire these keys.
+    Tokens of the older keys stay valid until you retire these keys. Servers with keys of their own
+    need them before you mint with the new key: `captoken docs rotation` has the order.
 
     \b
     captoken keygen rotate --keyring keyring.json

@@ -96,7 +96,7 @@ def operate(
     It refuses a store that has lost data, for example because a backup was restored. Verifiers
     refuse it too. Find out what is lost, because tokens that were revoked since may be allowed
     again. Revoke them again, and then say once that the overlay continues. That is signed under
-    your name:
+    your name. It signs one snapshot and ends, so start the command again without `resume`:
 
     \b
     captoken operate resume --key operator.json --store overlay.db \\
@@ -117,6 +117,7 @@ def operate(
             first = operator.renew()
         _say_made(first, now, as_json)
         if resume is not None:
+            tell(f"resumed: start `captoken operate` now, or verifiers deny in {span(_BOUND)}")
             return
         tell(f"{store} is renewed every {span(every)}: Ctrl-C ends that")
         if every >= _BOUND:

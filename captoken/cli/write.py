@@ -142,6 +142,8 @@ def mint(
         made = issuer.mint_set(servers=at_each, control=control, **who, **wanted)
         for its in at_each.values():
             say_of_caveats(its)
+        if "forbid" in wanted:
+            _note("--forbid holds between these servers only where they share one ledger")
     elif control is not None:
         raise click.UsageError("--control goes with --servers")
     else:
