@@ -340,7 +340,7 @@ def log(
             return output.say_json({"decisions": decided, "issuances": issued})
         lines = iter(texts)
         if not (some := list(islice(lines, _LINES))):
-            return tell("no decision is recorded that is asked for")
+            return tell("no recorded decision matches")
         while some:
             output.say(*some)
             some = list(islice(lines, _LINES))
@@ -411,7 +411,10 @@ def _decision_line(record: Mapping[str, Any], decided: trails.Decided) -> str:
     who = f"{chain}, for {record.get('sub')}" if chain else "unknown"
     when = moment(decided.at, decided.ms)
     marks = in_marks(decided)
-    came = f"{tried(decided.access)}{f'; {marks}' if marks else ''}{refused(decided)}"
+    # What was refused before it was read as an access.
+    is_unread = decided.access is None and not decided.allowed
+    what = "a request" if is_unread else tried(decided.access)
+    came = f"{what}{f'; {marks}' if marks else ''}{refused(decided)}"
     came += consented(decided)
     return f"{when}  {decided.code:<16}  {who}: {came}"
 

@@ -109,7 +109,8 @@ def _find(asked: str, pages: dict[str, Traversable], as_json: bool) -> None:
         lines += [f"{one.page}: {one.heading}", *([f"    {one.begins}"] if one.begins else [])]
     data = {"found": msgspec.to_builtins(found)}
     one = found[0]
-    shows = f'`captoken docs {one.page}` shows a page, "{one.page}: {one.heading}" that section.'
+    section = f'`captoken docs "{one.page}: {one.heading}"`'
+    shows = f"To read one: `captoken docs {one.page}`, or {section}."
     output.answer(as_json, data, *lines, "", shows)
 
 

@@ -108,7 +108,7 @@ def consented(decided: trails.Decided) -> str:
 def tried(access: trails.Accessed | None) -> str:
     """An access as it was recorded, in a line: with values, where they were recorded."""
     if access is None:
-        return "a request"
+        return "the token alone"
     return escape(" and ".join(_parts(access)) or "nothing in particular")
 
 

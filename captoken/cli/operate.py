@@ -164,7 +164,7 @@ def _snapshots(
         try:
             yield store
             if create:
-                tell(f"{path} is new: verifiers have to read that very file")
+                tell(f"{path} is new: let verifiers read this file")
         finally:
             store.close()
 
@@ -422,7 +422,7 @@ def lift(
         try:
             operator.lift(entry, why=why)
         except ValueError as error:
-            raise click.UsageError(f"{error}: `captoken overlay` shows those that do") from None
+            raise click.UsageError(f"{error}: `captoken overlay` lists those in force") from None
     answer(as_json, {"lifted": entry, "by": by, "why": why})
     if not as_json:
         reason = f": {escape(why)}" if why else ""

@@ -99,7 +99,7 @@ def propose(
     data = {"proposals": list(map(_data, found, refused))}
     answer(as_json, data, *spaced(map(_lines, found, refused)))
     if not found and not as_json:
-        tell("no token is described that is asked for")
+        tell("no described token matches")
 
 
 def _refused(

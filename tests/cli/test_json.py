@@ -234,7 +234,7 @@ def test_the_log_is_in_the_order_of_time(world):
             server.check(token, Access(tool=tool))
     logged = sh("captoken audit log mixed.jsonl", world).stdout.decode()
     assert re.findall(r"tool (\w+)", logged) == ["first", "second", "third"]
-    assert sh("captoken audit log mixed.jsonl --agent nobody", world).stderr == b"captoken: no decision is recorded that is asked for\n"
+    assert sh("captoken audit log mixed.jsonl --agent nobody", world).stderr == b"captoken: no recorded decision matches\n"
 
 
 def test_the_log_has_fractions_of_seconds_where_they_were_recorded(world):

@@ -54,7 +54,7 @@ def test_it_renews_until_a_signal_ends_it(number, folder):
     rest, told = running.communicate(timeout=30)
     assert running.returncode == 0 and time.monotonic() - asked < 10
     assert told.decode().splitlines() == [
-        "captoken: overlay.db is new: verifiers have to read that very file",
+        "captoken: overlay.db is new: let verifiers read this file",
         "captoken: overlay.db is renewed every 1s: Ctrl-C ends that",
     ]
     assert stored(folder).seq == 2 + len(rest.splitlines()) == int((folder / "operator.json.seen").read_text().split()[0])
