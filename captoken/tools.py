@@ -78,6 +78,9 @@ _NO_CALL = "this is not a call that a token can permit: its name, or arguments t
 Cost: TypeAlias = Mapping[str, int] | Callable[[str, Mapping[str, Any]], Mapping[str, int]]
 Attributes: TypeAlias = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
+# A denial of the guard's own: the code, the text, and the call, where it could be read.
+_Refused: TypeAlias = tuple[str, str, Access | None]
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -500,7 +503,7 @@ class ToolGuard:
         tool: str,
         arguments: Mapping[str, Any],
         mine: Held | Grant | None,
-    ) -> Access | tuple[str, str] | tuple[str, str, Access]:
+    ) -> Access | _Refused:
         """What is decided on, with what the server says of it; or why no token can permit it.
 
         `mine` is what it will be decided by: here, that changes nothing.
@@ -509,7 +512,9 @@ class ToolGuard:
         as they will be decided on, and what they do to them changes nothing.
         """
         plain = access_or_refusal(tool, arguments, _NO_CALL)
-        if not isinstance(plain, Access) or not (self._attributes or self._cost):
+        if not isinstance(plain, Access):
+            return (*plain, None)
+        if not (self._attributes or self._cost):
             return plain
         try:
             stated = stated_of(plain, self._cost, self._attributes)
@@ -518,7 +523,8 @@ class ToolGuard:
         access = access_to(tool, plain.arguments, **stated)
         if access is not None:
             return access
-        return TOO_LARGE if too_large(plain.arguments, stated["attributes"]) else ("tool", _NO_CALL)
+        is_large = too_large(plain.arguments, stated["attributes"])
+        return (*TOO_LARGE, None) if is_large else ("tool", _NO_CALL, None)
 
     def _caller(self, agent: str | None) -> Caller | None:
         """Who calls; None where the framework does not say.
@@ -699,7 +705,7 @@ class _FunctionGuard(ToolGuard):
         tool: str,
         arguments: Mapping[str, Any],
         mine: Held | Grant | None,
-    ) -> Access | tuple[str, str] | tuple[str, str, Access]:
+    ) -> Access | _Refused:
         """As of any guard, without the arguments that are None by default, and None.
 
         With null in their place, where a token asks for one: the function is called with None, and

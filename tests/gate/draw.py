@@ -422,7 +422,10 @@ class Draw:
         """What is said of the rows of a table: mostly what those that the target states satisfy."""
         held = self.target.get("rows")
         if held and self.chance(self.fits):
-            return dict(self.one(held))
+            one = dict(self.one(held))
+            # The server may state what no link can say: where all has to be readable, that is not taken.
+            if self.odd or all(map(is_constraint, one.values())):
+                return one
         row = self.target.get("row") or self.target.get("becomes") or {}
         if row and self.chance(self.fits):
             return {column: self.upon(row[column], OF_ROWS[column]) for column in self.few(list(row), 2)}
