@@ -198,6 +198,14 @@ def named(value: Json, parts: build.Parts) -> Json:
     return [named(item, parts) for item in value] if isinstance(value, list) else value
 
 
+def is_sayable(constraint: Json) -> bool:
+    """Is it a constraint of a column, whose integers a link can have?"""
+    if not is_constraint(constraint):
+        return False
+    numbers = [*constraint.get("in", ()), constraint.get("min"), constraint.get("max")]
+    return all(type(number) is not int or abs(number) <= SAFE for number in numbers)
+
+
 def snapshot_of(stated: Mapping[str, Json] | None, parts: build.Parts) -> str | None:
     """A snapshot, as a vector has it: {"entries", "seq", "iat", "exp"}; None where there is none yet."""
     if stated is None:
@@ -424,7 +432,7 @@ class Draw:
         if held and self.chance(self.fits):
             one = dict(self.one(held))
             # The server may state what no link can say: where all has to be readable, that is not taken.
-            if self.odd or all(map(is_constraint, one.values())):
+            if self.odd or all(map(is_sayable, one.values())):
                 return one
         row = self.target.get("row") or self.target.get("becomes") or {}
         if row and self.chance(self.fits):
