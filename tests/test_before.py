@@ -42,7 +42,11 @@ def compared(other: Path, *expected: str, count: int = 700) -> tuple[Counter[str
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Iterator[Path]:
-    shutil.copytree(ROOT / "captoken", tmp_path / "captoken", ignore=shutil.ignore_patterns("__pycache__", "static"))
+    left = shutil.ignore_patterns("__pycache__", "static")
+    # By content alone: the checkout may be read-only, and here it is changed.
+    shutil.copytree(ROOT / "captoken", tmp_path / "captoken", ignore=left, copy_function=shutil.copyfile)
+    for folder in tmp_path.rglob("*/"):
+        folder.chmod(0o755)
     yield tmp_path
 
 
