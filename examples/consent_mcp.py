@@ -45,6 +45,7 @@ class Server:
     def __init__(self, keyring: Keyring, jane: Approver) -> None:
         self.sent: list[str] = []
         self.listening = socket.create_server(("127.0.0.1", 0))
+        self.listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.origin = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         # In your service: your login. Here whoever opens the page is Jane.
         self.page = ConsentService(jane, origin=self.origin, login=lambda scope, need: "jane")

@@ -1,8 +1,9 @@
 """How much of the package the suite runs, folder by folder, and which assertions of the tests never ran.
 
 `.ci/run` holds the kernel at all of its lines and branches. The adapters and the command line run many lines in processes of their own,
-which are not watched; each has a floor, a little under what was measured. A test that ran, and whose assertion did not, proves less than
-it says. `python -m tests.floors` reads `.coverage`, of `coverage.toml` beside this, and ends with 1 if something is below its floor.
+which are not watched; each has a floor, a little under what was measured. `python -m tests.floors` reads `.coverage`, of `coverage.toml`
+beside this, and ends with 1 if something is below its floor. A test that ran, and whose assertion did not, may prove less than it says:
+these are listed to be looked at. Some did run, in another thread or process, or after the watch was lost.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from coverage import Coverage, CoverageData
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = {"captoken/adapters": 90, "captoken/cli": 90, "captoken/stores": 90, "captoken/issuance": 95}  # of a hundred lines
+FLOORS = {"captoken/adapters": 94, "captoken/cli": 75, "captoken/stores": 98, "captoken/issuance": 99}  # of a hundred lines
 
 
 def unrun(tree: ast.AST, ran: set[int]) -> Iterator[int]:
@@ -50,8 +51,7 @@ def main() -> int:
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         ran = set(data.lines(str(path)) or ())
         for line in unrun(ast.parse(path.read_text("utf-8")), ran):
-            failed = 1
-            print(f"{path.relative_to(ROOT)}:{line}: this assertion never ran")
+            print(f"{path.relative_to(ROOT)}:{line}: this assertion was not seen to run")
     return failed
 
 

@@ -722,6 +722,16 @@ def test_of_a_call_whose_cost_is_no_amount_the_link_is_told_that_refuses_the_arg
     assert len(trail) == 4  # each token is described, and each denial recorded
 
 
+def test_from_an_event_loop_such_a_call_is_denied_alike():
+    guard = ToolGuard(asynchronous(ledger=MemoryLedger(shared=True, floor=0)), cost=lambda tool, given: {"cents": given["cents"]})
+
+    async def asked():
+        with current.use(mint(tools={"pay": {"cents": {"min": 1}}}, budget={"cents": 7})):
+            return await guard.check_async("pay", {"cents": -5})
+
+    assert asyncio.run(asked()).line().startswith("denied argument pay.cents")
+
+
 @pytest.mark.parametrize(("make", "face"), [(verifier, Grant), (asynchronous, AsyncGrant)])
 def test_a_guarded_coroutine_function_is_decided_on_when_it_is_awaited(make, face):
     @guarded_tool(make(ledger=MemoryLedger(shared=True, floor=0)))

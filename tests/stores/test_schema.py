@@ -272,8 +272,8 @@ def test_an_index_of_a_newer_version_is_refused_and_of_an_earlier_one_made_anew(
     trail.touch()
     Index(path, [trail]).close()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("pragma user_version = 7")
-    with pytest.raises(StoreError, match="index has schema version 7, from a newer captoken, and this one reads 6"):
+        connection.execute("pragma user_version = 8")
+    with pytest.raises(StoreError, match="index has schema version 8, from a newer captoken, and this one reads 7"):
         Index(path, [trail])
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma user_version = 1")
