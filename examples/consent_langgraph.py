@@ -4,10 +4,17 @@
 
 One message of the model has three calls: a look-up, a mail and a refund. The token lets the agent
 mail and refund only with Jane's consent, each time. So the run pauses before these two. What is
-stored of it has no token. Then everything is built anew, as after a restart, and Jane says yes to
-the mail alone. The mail goes out once.
+stored of it has no token. The process is killed there. Another one builds everything anew, and
+Jane says yes to the mail alone. The mail goes out once.
 """
 
+import json
+import os
+import pickle
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
@@ -31,24 +38,30 @@ token = Issuer(keyring).mint(
     consent=[{"by": jane.public, "for": {"tools": ["mail", "refund"]}}],
 )
 guard = ToolGuard(Verifier(keyring, audience="desk", replays=MemoryReplayStore(floor=0)))
-done: list[str] = []
+temporary = TemporaryDirectory()
+folder = Path(temporary.name)  # what outlives a process: no token is stored in it
+
+
+def ran(line: str) -> None:
+    with (folder / "done").open("a") as file:
+        file.write(f"{line}\n")
 
 
 def lookup(order: str) -> str:
     """Look up an order."""
-    done.append(f"lookup {order}")
+    ran(f"lookup {order}")
     return "paid, and returned yesterday"
 
 
 def mail(to: str, text: str) -> str:
     """Send a mail."""
-    done.append(f"mail {to}: {text}")
+    ran(f"mail {to}: {text}")
     return "sent"
 
 
 def refund(order: str, cents: int) -> str:
     """Refund an order."""
-    done.append(f"refund {order} {cents}")
+    ran(f"refund {order} {cents}")
     return "refunded"
 
 
@@ -75,7 +88,7 @@ def next_step(state: MessagesState) -> str:
     return "tools" if isinstance(last, AIMessage) and last.tool_calls else END
 
 
-kept = InMemorySaver()  # in earnest, a database
+kept = InMemorySaver()  # in your service a database: then nothing has to be stored below
 
 
 def graph() -> Any:
@@ -104,18 +117,41 @@ def jane_reads(waiting: list[Any]) -> tuple[list[str], list[str]]:
 
 
 config = {"configurable": {"thread_id": "order-o-1"}}
-with current.use(token):
-    paused = graph().invoke({"messages": [HumanMessage("See to order o-1.")]}, config)
-assert done == []  # all calls are asked about before the first one runs
+def in_a_process_that_is_killed(first: Callable[[], None]) -> None:
+    """Run it in a process of its own, which is then killed. What it stored is left."""
+    child = os.fork()
+    if child == 0:
+        first()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def until_the_pause() -> None:
+    with current.use(token):
+        paused = graph().invoke({"messages": [HumanMessage("See to order o-1.")]}, config)
+    checkpoints = dict(kept.storage), dict(kept.writes), dict(kept.blobs)
+    (folder / "checkpoints").write_bytes(pickle.dumps(checkpoints))
+    (folder / "waiting").write_text(json.dumps(requests_of(paused)))
+
+
+in_a_process_that_is_killed(until_the_pause)
+assert not (folder / "done").exists()  # all calls are asked about before the first one runs
+stored = (folder / "checkpoints").read_bytes()
+assert b"cap1" not in stored
+parts: list[Any] = [kept.storage, kept.writes, kept.blobs]
+for own, theirs in zip(parts, pickle.loads(stored), strict=True):
+    own.update(theirs)
 
 print("Jane is asked:")
-consents, refused = jane_reads(requests_of(paused))
+consents, refused = jane_reads(json.loads((folder / "waiting").read_text()))
 
 with current.use(token, consents=consents):
     result = graph().invoke(Command(resume=dict.fromkeys(refused, False)), config)
 print(f"\nresumed: {result['messages'][-1].content}")
 
 print("\nWhat has run:")
+done = (folder / "done").read_text().splitlines()
 for line in done:
     print(f"      {line}")
 assert done == ["lookup o-1", "mail ann@example.com: Your refund is on its way."]
+temporary.cleanup()

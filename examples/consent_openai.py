@@ -4,12 +4,17 @@
 
 One message of the model has three calls: a look-up, a mail and a refund. The token lets the agent
 mail and refund only with Jane's consent, each time. So the run pauses before these two. What is
-stored of it has no token. Then everything is built anew, as after a restart, and Jane says yes to
-the mail alone. The state is resumed twice, and the mail goes out once.
+stored of it has no token. The process is killed there. Another one builds everything anew, and
+Jane says yes to the mail alone. The state is resumed twice, and the mail goes out once.
 """
 
 import asyncio
 import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from agents import Agent, Runner, RunState, function_tool, set_tracing_disabled
@@ -34,24 +39,30 @@ token = Issuer(keyring).mint(
     consent=[{"by": jane.public, "for": {"tools": ["mail", "refund"]}}],
 )
 guard = ToolGuard(Verifier(keyring, audience="desk", replays=MemoryReplayStore(floor=0)))
-done: list[str] = []
+temporary = TemporaryDirectory()
+folder = Path(temporary.name)  # what outlives a process: no token is stored in it
+
+
+def ran(line: str) -> None:
+    with (folder / "done").open("a") as file:
+        file.write(f"{line}\n")
 
 
 def lookup(order: str) -> str:
     """Look up an order."""
-    done.append(f"lookup {order}")
+    ran(f"lookup {order}")
     return "paid, and returned yesterday"
 
 
 def mail(to: str, text: str) -> str:
     """Send a mail."""
-    done.append(f"mail {to}: {text}")
+    ran(f"mail {to}: {text}")
     return "sent"
 
 
 def refund(order: str, cents: int) -> str:
     """Refund an order."""
-    done.append(f"refund {order} {cents}")
+    ran(f"refund {order} {cents}")
     return "refunded"
 
 
@@ -85,19 +96,27 @@ def jane_reads(waiting: list[Any]) -> tuple[list[str], list[str]]:
     return consents, refused
 
 
-async def run() -> None:
+def in_a_process_that_is_killed(first: Callable[[], None]) -> None:
+    """Run it in a process of its own, which is then killed. What it stored is left."""
+    child = os.fork()
+    if child == 0:
+        first()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+async def until_the_pause() -> None:
     with current.use(token):
         paused = await Runner.run(agent(), "See to order o-1.")
         waiting = await requests_of(paused)
-    stored = paused.to_state().to_string()
-    assert "cap1" not in stored
+    (folder / "state").write_text(paused.to_state().to_string())
+    (folder / "waiting").write_text(json.dumps(waiting))
 
-    print("Jane is asked:")
-    consents, refused = jane_reads(waiting)
 
+async def go_on(consents: list[str], refused: list[str]) -> None:
     for attempt in ("resumed", "resumed from the same state once more"):
         again = agent(resumed=True)
-        state: RunState[Any] = await RunState.from_string(again, stored)
+        state: RunState[Any] = await RunState.from_string(again, (folder / "state").read_text())
         for item in state.get_interruptions():
             if item.call_id in refused:
                 state.reject(item)
@@ -108,9 +127,15 @@ async def run() -> None:
         print(f"\n{attempt}: {result.final_output}")
 
 
-asyncio.run(run())
+in_a_process_that_is_killed(lambda: asyncio.run(until_the_pause()))
+assert "cap1" not in (folder / "state").read_text()
+
+print("Jane is asked:")
+asyncio.run(go_on(*jane_reads(json.loads((folder / "waiting").read_text()))))
 
 print("\nWhat has run:")
+done = (folder / "done").read_text().splitlines()
 for line in done:
     print(f"      {line}")
 assert done == ["lookup o-1", "mail ann@example.com: Your refund is on its way."]
+temporary.cleanup()

@@ -4,14 +4,20 @@
 
 One message of the model has three calls: a look-up, a mail and a refund. The token lets the agent
 mail and refund only with Jane's consent, each time. So the run pauses before these two. What is
-stored of it has no token. Then everything is built anew, as after a restart, and Jane says yes to
-the mail alone. The state is resumed twice, and the mail goes out once.
+stored of it has no token. The process is killed there. Another one builds everything anew, and
+Jane says yes to the mail alone. The state is resumed twice, and the mail goes out once.
 """
 
 import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from pydantic_ai import Agent, DeferredToolRequests, ToolDenied
+from pydantic_ai import Agent, DeferredToolRequests, DeferredToolResults, ToolDenied
 from pydantic_ai.messages import (
     ModelMessage,
     ModelMessagesTypeAdapter,
@@ -37,24 +43,30 @@ token = Issuer(keyring).mint(
     consent=[{"by": jane.public, "for": {"tools": ["mail", "refund"]}}],
 )
 guard = ToolGuard(Verifier(keyring, audience="desk", replays=MemoryReplayStore(floor=0)))
-done: list[str] = []
+temporary = TemporaryDirectory()
+folder = Path(temporary.name)  # what outlives a process: no token is stored in it
+
+
+def ran(line: str) -> None:
+    with (folder / "done").open("a") as file:
+        file.write(f"{line}\n")
 
 
 def lookup(order: str) -> str:
     """Look up an order."""
-    done.append(f"lookup {order}")
+    ran(f"lookup {order}")
     return "paid, and returned yesterday"
 
 
 def mail(to: str, text: str) -> str:
     """Send a mail."""
-    done.append(f"mail {to}: {text}")
+    ran(f"mail {to}: {text}")
     return "sent"
 
 
 def refund(order: str, cents: int) -> str:
     """Refund an order."""
-    done.append(f"refund {order} {cents}")
+    ran(f"refund {order} {cents}")
     return "refunded"
 
 
@@ -97,26 +109,46 @@ def jane_reads(waiting: list[Any]) -> tuple[list[str], list[str]]:
     return consents, refused
 
 
-with current.use(token):
-    paused = asyncio.run(agent().run("See to order o-1."))
-asked = paused.output
-assert isinstance(asked, DeferredToolRequests)
-stored = paused.all_messages_json()
+def in_a_process_that_is_killed(first: Callable[[], None]) -> None:
+    """Run it in a process of its own, which is then killed. What it stored is left."""
+    child = os.fork()
+    if child == 0:
+        first()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def until_the_pause() -> None:
+    with current.use(token):
+        paused = asyncio.run(agent().run("See to order o-1."))
+    assert isinstance(paused.output, DeferredToolRequests)
+    (folder / "messages").write_bytes(paused.all_messages_json())
+    (folder / "waiting").write_text(json.dumps(requests_of(paused.output)))
+
+
+in_a_process_that_is_killed(until_the_pause)
+stored = (folder / "messages").read_bytes()
+waiting = json.loads((folder / "waiting").read_text())
 assert b"cap1" not in stored
 
 print("Jane is asked:")
-consents, refused = jane_reads(requests_of(asked))
+consents, refused = jane_reads(waiting)
 
 for attempt in ("resumed", "resumed from the same state once more"):
     with current.use(token, consents=consents):
-        answers = asked.build_results(
-            approve_all=True, approvals={call: ToolDenied("Jane says no.") for call in refused}
+        answers = DeferredToolResults(
+            approvals={
+                call["id"]: ToolDenied("Jane says no.") if call["id"] in refused else True
+                for call in waiting
+            }
         )
         history = ModelMessagesTypeAdapter.validate_json(stored)
         result = asyncio.run(agent().run(message_history=history, deferred_tool_results=answers))
     print(f"\n{attempt}: {result.output}")
 
 print("\nWhat has run:")
+done = (folder / "done").read_text().splitlines()
 for line in done:
     print(f"      {line}")
 assert done == ["lookup o-1", "mail ann@example.com: Your refund is on its way."]
+temporary.cleanup()
