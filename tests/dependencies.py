@@ -1,7 +1,8 @@
 """The page that says of each package what it is for, under which licence it stands, and how alive it is.
 
-`python -m tests.dependencies --page` writes it, of `dependencies.toml` and pyproject.toml. `--released` asks PyPI for the newest stable
-release of each package, and its day, and writes them to `released.json`: that is the one thing here that reaches out of the machine.
+`python -m tests.dependencies --page` writes it, of `dependencies.toml` and pyproject.toml. `--released INDEX` asks that index, as PyPI's
+`…/simple`, for the newest stable release of each package, and its day, and writes them to `released.json`: that alone reaches out of the
+machine.
 """
 
 from __future__ import annotations
@@ -77,9 +78,9 @@ def page(text: str) -> str:
     return before + _BEGIN + table() + _END + rest.split(_END)[1]
 
 
-def newest(name: str) -> dict[str, str]:
-    """The newest stable release of a package on PyPI, and the day of its first file."""
-    request = urllib.request.Request(f"https://pypi.org/simple/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})
+def newest(name: str, index: str) -> dict[str, str]:
+    """The newest stable release of a package at an index, and the day of its first file."""
+    request = urllib.request.Request(f"{index.rstrip('/')}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         files: list[dict[str, Any]] = json.load(answer)["files"]
     days: dict[Version, str] = {}
@@ -98,7 +99,8 @@ def newest(name: str) -> dict[str, str]:
 
 def main(arguments: list[str]) -> None:
     if "--released" in arguments:
-        packages = {one.name: newest(one.name) for one in asked()}
+        index = arguments[arguments.index("--released") + 1]
+        packages = {one.name: newest(one.name, index) for one in asked()}
         now = datetime.now(UTC).date().isoformat()
         RELEASED.write_text(json.dumps({"asked": now, "packages": packages}, indent=1, sort_keys=True) + "\n", "utf-8")
     if "--page" in arguments:

@@ -246,11 +246,14 @@ def granted(decision: Decision) -> Grant:
     return grant
 
 
-def own_denial(code: str, why: str) -> Refusals:
+def own_denial(code: str, why: str, access: Access | None) -> Refusals:
     """A denial by the adapter. Raises ValueError for a code that the spec does not have.
 
-    A code that an adapter invented would have no step, no kind and no public sentence.
+    A code that an adapter invented would have no step, no kind and no public sentence. Raises
+    TypeError for an argument that is no Access.
     """
+    if access is not None:
+        stated(access, None)
     return (Refusal(code, why),)
 
 
@@ -489,9 +492,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
                 raise ValueError("deny takes a decision that is denied, and this one is allowed")
             return code.refusals, self._asked(grant, code.access, code.caller)
 
-        if access is not None:
-            stated(access, None)
-        return own_denial(code, why), self._asked(grant, access, None)
+        return own_denial(code, why, access), self._asked(grant, access, None)
 
     def __repr__(self) -> str:
         chain = " > ".join(actor.name for actor in self.chain)

@@ -943,9 +943,7 @@ class Verifier(_Face):
         say about `access`, if you give one. Asks no store but the trail (24.21). Raises ValueError
         if `code` is none of the spec's. If you have a grant already, use `Grant.deny`.
         """
-        refusals = own_denial(code, why)
-        if access is not None:
-            stated(access, None)
+        refusals = own_denial(code, why, access)
         return answered(self._deny(self, token, refusals, access, request))
 
     def owes_proof(self, text: str) -> bool:
@@ -1151,9 +1149,7 @@ class AsyncVerifier(_Face):
         say about `access`, if you give one. Asks no store but the trail (24.21). Raises ValueError
         if `code` is none of the spec's. If you have a grant already, use `Grant.deny`.
         """
-        refusals = own_denial(code, why)
-        if access is not None:
-            stated(access, None)
+        refusals = own_denial(code, why, access)
         return Pending(self._run(self._deny(self.blocking, token, refusals, access, request)))
 
     def owes_proof(self, text: str) -> Pending[bool]:

@@ -18,6 +18,9 @@ from captoken.adapters._http.escapes import unescaped
 # Characters of a name that stand for themselves in a scope.
 _PLAIN = frozenset(ascii_letters + digits + "._-")
 
+# The keywords of rights: what a person's own link says, and nothing else.
+KEYWORDS = ("allow", "tables", "operations", "columns", "tools")
+
 # The longest text of a scope as it stands in an address, and the most rights in one.
 MOST_TEXT = 1024
 MOST_RIGHTS = 32

@@ -21,7 +21,7 @@ import msgspec
 from captoken._format.parts import RawCaveat
 from captoken._language.access import Access
 from captoken._verification.decision import Decision
-from captoken.adapters._scopes import MOST_RIGHTS, MOST_TEXT, rights_of
+from captoken.adapters._scopes import KEYWORDS, MOST_RIGHTS, MOST_TEXT, rights_of
 
 # So often a minute a task may ask its person.
 MOST_PER_MINUTE = 3
@@ -30,7 +30,7 @@ _MOST_TASKS = 10_000
 
 # What a person's own link can refuse, and what stands in it.
 _CODES = frozenset(("table", "operation", "column", "tool"))
-_RIGHTS = frozenset(("tables", "operations", "allow", "columns", "tools"))
+_RIGHTS = frozenset(KEYWORDS)
 
 # What the service itself adds behind it, and what it gives once in a task.
 _BEHIND = frozenset(("aud", "exp"))

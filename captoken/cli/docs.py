@@ -172,11 +172,9 @@ _ALSO = {
     "multiple": ("several",),
     "mypy": ("type", "checker"),
     "performance": ("speed",),
-    "proces": ("worker",),
     "processe": ("worker",),
     "quota": ("budget",),
     "redi": ("valkey", "ledger"),
-    "redis": ("valkey", "ledger"),
     "refresh": ("expired",),
     "skew": ("clock",),
     "renew": ("expired",),
@@ -190,7 +188,7 @@ _link = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 # They stand in every question and in every section.
 _LITTLE = frozenset(
     ("a", "an", "and", "do", "doe", "how", "i", "if", "in", "is", "it", "my", "of", "on")
-).union(("the", "thi", "this", "to", "what"))
+).union(("the", "thi", "to", "what"))
 
 
 class Section(msgspec.Struct, frozen=True):

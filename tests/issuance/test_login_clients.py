@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -74,6 +74,17 @@ def sdk(origin: str, kept: Kept, person: Person, **facts: Any) -> OAuthClientPro
 
     wanted = OAuthClientMetadata(client_name="App", redirect_uris=[BACK], token_endpoint_auth_method="none")  # type: ignore[list-item]
     return OAuthClientProvider(f"{origin}/mcp", wanted, kept, redirect, callback, **facts)
+
+
+def opening(visit: Callable[[str], None], browsers: list[threading.Thread]) -> Callable[[str], bool]:
+    """In place of the browser of a client that goes on while it is open: `visit`, in a thread that is put into `browsers`."""
+
+    def opened(address: str) -> bool:
+        browsers.append(threading.Thread(target=visit, args=(address,)))
+        browsers[-1].start()
+        return True
+
+    return opened
 
 
 async def called(origin: str, auth: Any, tool: str = "read_note", **arguments: str) -> str:
@@ -164,12 +175,7 @@ def test_fastmcps_client_steps_up(trial: str, monkeypatch: pytest.MonkeyPatch) -
         back = person.send(person.form(page, rights=offered[0][:1] if len(offered) == 1 else None))
         assert httpx.get(back.headers["location"]).status_code == 200
 
-    def opened(address: str) -> bool:
-        browsers.append(threading.Thread(target=visit, args=(address,)))
-        browsers[-1].start()
-        return True
-
-    monkeypatch.setattr("webbrowser.open", opened)
+    monkeypatch.setattr("webbrowser.open", opening(visit, browsers))
 
     async def call() -> str:
         auth = OAuth(client_id="inspector", callback_host="127.0.0.1", scopes=["notes"])
@@ -197,12 +203,7 @@ def test_fastmcps_client(trial: str, monkeypatch: pytest.MonkeyPatch) -> None:
         back = person.send(person.form(person.go(address)))
         assert httpx.get(back.headers["location"]).status_code == 200
 
-    def opened(address: str) -> bool:
-        browsers.append(threading.Thread(target=visit, args=(address,)))
-        browsers[-1].start()
-        return True
-
-    monkeypatch.setattr("webbrowser.open", opened)
+    monkeypatch.setattr("webbrowser.open", opening(visit, browsers))
 
     async def call() -> str:
         auth = OAuth(client_id="inspector", callback_host="127.0.0.1", scopes=["notes"])

@@ -22,12 +22,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from captoken import current
-from captoken._format import primitives
 from captoken._language.access import Access
 from captoken._language.bounds import TOO_LARGE, is_bounded
 from captoken._verification.decision import Denied
 from captoken._verification.verifier import AsyncVerifier
-from captoken.adapters._gateway.credentials import Unavailable
+from captoken.adapters._gateway.credentials import Unavailable, is_secret
 from captoken.adapters._gateway.opening import Audience
 from captoken.adapters._gateway.operations import JSON
 from captoken.adapters._gateway.reading import check_framing, content_type
@@ -143,14 +142,10 @@ class Point:
     async def _is_known(self, headers: list[Header]) -> bool:
         """Does whoever asks have the secret?"""
         said = values_of(headers, b"authorization")
-        if len(said) != 1:
+        if len(said) != 1 or not said[0].startswith(b"Bearer "):
             return False
-        try:
-            secret = await self._audience.source.read()
-        except Unavailable as problem:
-            _log.error("%s: the secret of who asks cannot be had: %s", self._name, problem)
-            return False
-        return primitives.equal(said[0], b"Bearer " + secret.text.encode())
+        whose = f"{self._name}: the secret of who asks"
+        return await is_secret(self._audience.source, said[0].removeprefix(b"Bearer "), whose)
 
     async def _evaluated(self, asked: Evaluation) -> Response:
         """The decision, which has counted. Raises RequestError where nobody can decide."""

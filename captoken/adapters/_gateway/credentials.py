@@ -11,6 +11,7 @@ wants is a further one of either.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from abc import ABC, abstractmethod
 from base64 import b64encode
@@ -20,11 +21,14 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
+from captoken._format import primitives
 from captoken._format.errors import KeyringError
 from captoken._format.sealed import SealedValue
 from captoken._format.spelling import shown_file
 from captoken.adapters._gateway.written import Outgoing
 from captoken.keys.files import read_private
+
+_log = logging.getLogger("captoken.gateway")
 
 # Seconds after which a key that its service does not take is asked for anew.
 PAUSE = 10
@@ -53,6 +57,19 @@ class Source(Protocol):
     def forget(self) -> None:
         """The service does not take it: one that is kept is asked for anew."""
         ...
+
+
+SECRET_OF_PROXY = "the secret of the proxy"  # noqa: S105, words of the log
+
+
+async def is_secret(source: Source, given: bytes, whose: str) -> bool:
+    """Is it the secret that a source gives? No, where that cannot be had: the log says whose."""
+    try:
+        secret = await source.read()
+    except Unavailable as problem:
+        _log.error("%s cannot be had: %s", whose, problem)
+        return False
+    return primitives.equal(given, secret.text.encode())
 
 
 class Writer(Protocol):

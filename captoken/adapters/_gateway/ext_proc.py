@@ -28,9 +28,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from captoken._format import primitives
 from captoken._format.extras import extra
-from captoken.adapters._gateway.credentials import Source, Unavailable, source_of
+from captoken.adapters._gateway.credentials import (
+    SECRET_OF_PROXY,
+    Source,
+    is_secret,
+    source_of,
+)
 from captoken.adapters._gateway.ext_authz import Authorizer, add_authorizer
 from captoken.adapters._gateway.opening import Configuration
 from captoken.adapters._gateway.upstream import UPSTREAM, Answer, Broken
@@ -376,14 +380,9 @@ def _known(source: Source | None) -> IsProxy:
     async def is_proxy(context: Any) -> bool:
         if source is None:
             return True
-        try:
-            secret = await source.read()
-        except Unavailable as problem:
-            _log.error("the secret of the proxy cannot be had: %s", problem)
-            return False
         said = [value for name, value in context.invocation_metadata() or () if name == PROXY]
         given = said[0].encode() if len(said) == 1 and type(said[0]) is str else b""
-        return primitives.equal(given, secret.text.encode())
+        return await is_secret(source, given, SECRET_OF_PROXY)
 
     return is_proxy
 

@@ -22,8 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from captoken._format import primitives
-from captoken.adapters._gateway.credentials import Source, Unavailable
+from captoken.adapters._gateway.credentials import SECRET_OF_PROXY, Source, is_secret
 from captoken.adapters._gateway.opening import Configuration
 from captoken.adapters._gateway.written import Outgoing
 from captoken.adapters._http.credentials import read_sent
@@ -175,14 +174,7 @@ class ForwardAuth:
 
     async def _is_proxy(self, headers: list[Header]) -> bool:
         said = values_of(headers, _SECRET)
-        if len(said) != 1:
-            return False
-        try:
-            secret = await self._source.read()
-        except Unavailable as problem:
-            _log.error("the secret of the proxy cannot be had: %s", problem)
-            return False
-        return primitives.equal(said[0], secret.text.encode())
+        return len(said) == 1 and await is_secret(self._source, said[0], SECRET_OF_PROXY)
 
 
 async def _asked(scope: Scope, headers: list[Header], receive: Receive) -> Question:

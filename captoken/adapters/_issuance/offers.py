@@ -27,7 +27,7 @@ from captoken._format.errors import CaptokenError, IssuanceError
 from captoken._language import patterns
 from captoken._writing.token import Token
 from captoken.adapters._http.escapes import fields
-from captoken.adapters._scopes import MOST_RIGHTS, Right, read_right
+from captoken.adapters._scopes import KEYWORDS, MOST_RIGHTS, Right, read_right
 from captoken.issuance.applications import Application
 from captoken.issuance.desk import Desk
 from captoken.issuance.identity import Identity
@@ -319,10 +319,6 @@ def offer_of(
     )
 
 
-# What a person's own link says: rights, and nothing else.
-_OWN = ("allow", "tables", "operations", "columns", "tools")
-
-
 def _offered(
     root: Token, asked: tuple[Right, ...], grant: PolicyGrant
 ) -> tuple[dict[str, Any], tuple[Right, ...]]:
@@ -384,7 +380,7 @@ def _has(held: Token, right: Right) -> bool:
 def _kept(held: Token) -> dict[str, Any]:
     """The rights of a token as keywords of one that is to have them, too."""
     gives = granted_keywords(held)
-    return {key: gives[key] for key in _OWN if key in gives}
+    return {key: gives[key] for key in KEYWORDS if key in gives}
 
 
 def _together(before: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypedDict, TypeVar
 
@@ -341,7 +341,7 @@ class Gate:
         if text is None or access is None:
             return None
         try:
-            grant = await answer_of(self._quiet(), lambda face: face.authenticate(text))
+            grant = await answer_of(self._quiet, lambda face: face.authenticate(text))
         except Denied:
             return None
         # What the server knows of a call is asked where it could matter, as in each decision.
@@ -370,6 +370,7 @@ class Gate:
         access = access_of(method, params, self.prefix)
         return access if access is not None and is_bounded(access) else None
 
+    @cached_property
     def _quiet(self) -> Verifier:
         """The verifier, without a trail: to look at what the guard itself will put on record."""
         parts = self._verifier.blocking.parts
@@ -386,7 +387,7 @@ class Gate:
         if text is None:
             return None
         try:
-            await answer_of(self._quiet(), lambda face: face.authenticate(text))
+            await answer_of(self._quiet, lambda face: face.authenticate(text))
         except Denied as denied:
             if denied.kind != "invalid":
                 return None

@@ -183,11 +183,13 @@ def _weigh(index: Index, agent: Json, spent: Spent) -> None:
 
 def shares(found: views.Known, spent: Spent) -> list[int]:
     """Of each budget: what percentage is gone, as far as a ledger says."""
-    return [
-        min(100, one["spent"] * 100 // max(1, one["limit"]))
-        for one in views.budget_of(found, spent)
-        if one["spent"] is not None
-    ]
+    budgets = views.budget_of(found, spent)
+    return [share_of(one) for one in budgets if one["spent"] is not None]
+
+
+def share_of(budget: Json) -> int:
+    """What percentage of a budget is gone, of which a ledger says what was spent."""
+    return min(100, int(budget["spent"]) * 100 // max(1, int(budget["limit"])))
 
 
 def never_used(index: Index, hop: str, found: views.Known) -> list[str]:

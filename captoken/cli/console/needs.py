@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from captoken._language.overlay import Overlay
 from captoken.cli.console import queries, views
-from captoken.cli.console.answers import never_used
+from captoken.cli.console.answers import never_used, share_of
 from captoken.cli.console.index import Index
 from captoken.cli.console.views import Json, Spent
 from captoken.cli.words import counted, plain
@@ -253,7 +253,7 @@ def _running_out(
     for id, agent, task, said in working:
         for one in views.budget_of(views.known(said), spent):
             if one["spent"] is not None and one["of"] == plain(agent):
-                share = min(100, one["spent"] * 100 // max(1, one["limit"]))
+                share = share_of(one)
                 left = max(0, one["limit"] - one["spent"])
                 what = f"{left or 'none'} of {one['limit']} {one['unit']} left"
                 found.append((share, agent, task, id, what))
