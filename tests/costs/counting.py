@@ -37,6 +37,25 @@ def lines(run: Callable[[], object]) -> int:
     return count
 
 
+def calls(run: Callable[[], object]) -> int:
+    """The functions that `run` calls in this thread, those in C and the rounds of generators included."""
+    count = 0
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    gc.disable()
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        run()
+    finally:
+        sys.setprofile(before)
+        gc.enable()
+    return count
+
+
 def grows_by_no_more(measured: tuple[int, int, int], order: Order) -> bool:
     """Do the counts at n, 5 n and 10 n grow no faster than that order? What is spent whatever n is plays no part.
 
