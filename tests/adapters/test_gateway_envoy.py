@@ -184,7 +184,9 @@ def test_whatever_is_drawn_arrives_as_it_was_judged_or_not_at_all(world: World, 
             check_arrives(world, raw, reader)
             allowed += 1
         else:
-            assert 400 <= status < 500 and world.seen(reader) == before, raw
+            # On a line of more than three words Envoy hangs up.
+            is_line = raw.partition(b"\r")[0].count(b" ") == 2
+            assert (400 <= status < 500 or (status == 0 and not is_line)) and world.seen(reader) == before, raw
     assert allowed > 10
 
 
