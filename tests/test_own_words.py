@@ -27,7 +27,6 @@ NOT_TOLD = "read, and not told"
 THEIRS = {
     "captoken/_format/toml.py:read_toml": "the place alone is taken of it",
     "captoken/_language/discharge.py:third_party_caveat": "RecursionError has no words here: its place is taken by ours",
-    "captoken/_verification/effects.py:record": "AuditError alone, which is ours",
     "captoken/adapters/_gateway/checking.py:see": "raised by ourselves, or " + OPERATING_SYSTEM,
     "captoken/adapters/_gateway/checking.py:unready": "the same: `see` stands in it",
     "captoken/adapters/_gateway/lines.py:_reached": FOR_THE_LOG,

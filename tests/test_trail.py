@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import logging
@@ -465,19 +466,27 @@ def test_a_denial_that_cannot_be_recorded_stays_and_is_logged(caplog: pytest.Log
 
 
 def test_whatever_a_trail_raises_denies() -> None:
-    """An error of the trace, of the writer, or of no kind that is known; what stops the process passes."""
-    for error in (KeyError(1), RuntimeError(), AuditError("x"), AssertionError()):
+    """An error of the trace, of the writer, or of no kind that is known, whether it has words or not; also of a token that
+    counts, and in a coroutine. What stops the process passes."""
+    for error in (KeyError(1), RuntimeError(), AuditError("x"), AuditError(""), AssertionError()):
         def fails(line: Any = None, error: Exception = error) -> Any:
             raise error
 
-        assert verifier(audit=AuditTrail(fails)).check(mint(), data("sales")).code == "store_unavailable"
-        assert verifier(audit=AuditTrail(lambda line: None, trace=fails)).check(mint(), data("sales")).code == "store_unavailable"
+        for trail in (AuditTrail(fails), AuditTrail(lambda line: None, trace=fails)):
+            one = verifier(audit=trail, ledger=MemoryLedger(shared=True, floor=0))
+            for token in (mint(), mint(**SALES, uses=2)):
+                assert one.check(token, data("sales")).code == "store_unavailable"
+                assert asyncio.run(awaited(one, token)).code == "store_unavailable"
 
     def stops(line: bytes) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         verifier(audit=AuditTrail(stops)).check(mint(), data("sales"))
+
+
+async def awaited(one: Verifier, token: Token) -> Decision:
+    return await one.awaited.check(token, data("sales"))
 
 
 def test_what_was_committed_before_the_record_failed_is_spent() -> None:

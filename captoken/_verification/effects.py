@@ -832,33 +832,64 @@ def record(
     first = decisions[0]
     trail = stores.trail
     if trail is None:
-        return _answered_with(first, stores)
+        return _recorded(first, None, stores, genuine, facts, asked)
 
     # After an effect, nobody cancels before the record: what was taken is written down. If the
     # process dies before that, what was taken has no record, and nothing was allowed.
     lasting = bool(first.effects)
+    failure: str | None = None
     try:
         if len(decisions) == 1:
             answer = yield Call(partial(trail.record, first), lasting, stores.trail_loop)
         else:
             answer = yield Call(partial(trail.record_all, decisions), lasting, stores.trail_loop)
         _check_recorded(answer)
+    except AuditError as error:  # what it says are words of our own, and name the file
+        failure = str(error)
     except Exception as error:  # whatever a trail raises, there is no record
-        # What AuditError says are words of our own, and name the file.
-        kind = str(error) if isinstance(error, AuditError) else type(error).__name__
-        if first and genuine is not None and facts is not None and asked is not None:
-            refusal = Refusal("store_unavailable", f"the decision cannot be recorded: {kind}")
-            return stores.teller.told(denial(genuine, facts, asked, (refusal,), 11, first.effects))
+        failure = type(error).__name__
+    return _recorded(first, failure, stores, genuine, facts, asked)
+
+
+def record_here(
+    decision: Decision,
+    trail: Recorder,
+    stores: Stores,
+    genuine: AuthenticatedToken | None,
+    facts: Facts | None,
+    asked: Question | None,
+) -> Decision:
+    """The same of one decision, by the thread that calls: its steps would cost more than it."""
+    (decision,) = stores.teller.numbered((decision,))
+    failure: str | None = None
+    try:
+        _check_recorded(trail.record(decision))  # type: ignore[func-returns-value]
+    except AuditError as error:
+        failure = str(error)
+    except Exception as error:
+        failure = type(error).__name__
+    return _recorded(decision, failure, stores, genuine, facts, asked)
+
+
+def _recorded(
+    decision: Decision,
+    failure: str | None,
+    stores: Stores,
+    genuine: AuthenticatedToken | None,
+    facts: Facts | None,
+    asked: Question | None,
+) -> Decision:
+    """The decision, once the log has it if it is a denial. `failure` is why it has no record."""
+    if failure is not None:
+        if decision and genuine is not None and facts is not None and asked is not None:
+            refusal = Refusal("store_unavailable", f"the decision cannot be recorded: {failure}")
+            denied = denial(genuine, facts, asked, (refusal,), 11, decision.effects)
+            return stores.teller.told(denied)
 
         # A denial stands without its record too: to raise here would say more to a stranger.
-        log().error("a denial was not recorded: %s", kind)
+        log().error("a denial was not recorded: %s", failure)
 
-    return _answered_with(first, stores)
-
-
-def _answered_with(decision: Decision, stores: Stores) -> Decision:
-    """The decision, once the log has it if it is a denial."""
-    if not decision:
+    if decision.code != "allowed":
         stores.teller.log(decision)
     return decision
 

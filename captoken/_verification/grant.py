@@ -225,7 +225,8 @@ def stated(access: Access, caller: Caller | None) -> None:
     if type(access) is not Access:
         kind = type(access).__name__
         raise TypeError(f"expected an Access, as Access(table=…, operation=…), not {kind}")
-    stated_caller(caller)
+    if caller is not None:
+        stated_caller(caller)
 
 
 def stated_caller(caller: Caller | None) -> None:

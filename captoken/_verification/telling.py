@@ -145,11 +145,9 @@ class Teller:
         number = b64encode(self._random(_ID_BYTES))
         return tuple(structs.replace(one, id=number) for one in decisions)
 
-    def told(self, decision: Decision) -> Decision:
-        """The decision; a denial with its id, once the log has it."""
-        if decision:
-            return decision
-        (numbered,) = self.numbered((decision,))
+    def told(self, denied: Decision) -> Decision:
+        """The denial with its id, once the log has it."""
+        (numbered,) = self.numbered((denied,))
         self.log(numbered)
         return numbered
 

@@ -64,6 +64,7 @@ from captoken._verification.effects import (
     look,
     loop_for,
     record,
+    record_here,
     run,
     run_async,
     steps_of,
@@ -124,7 +125,7 @@ class _Parts(msgspec.Struct, frozen=True, eq=False):
     server: Server
     named: tuple[str, ...]  # the server's names, in the order given
     stores: Stores
-    overlay: Callable[[], Overlay | None] | None
+    overlay: Source | None
     context: AnyContext | None
     context_loop: StoreLoop | None  # where it is called: see `loop_for`
     clock: Clock
@@ -300,8 +301,9 @@ class _Face(Sealed):
     _instead: ClassVar[str] = "make one from the keyring"
     _parts: _Parts
 
-    # Does it wait for the overlay in the thread that calls? Then no step is needed for that.
-    _fetches_here: ClassVar[bool] = False
+    # Does it wait for the overlay and the trail in the thread that calls? Then no step is needed
+    # for that.
+    _waits_here: ClassVar[bool] = False
 
     def _take(self, parts: _Parts) -> None:
         """Set the parts, once. After that a face cannot be changed."""
@@ -381,7 +383,7 @@ class _Face(Sealed):
         """The overlay, and the context of a token, by this thread."""
         overlay = self._parts.overlay
         if self._parts.context is None and overlay is not None:
-            return _overlay_of(overlay)
+            return overlay()
         return run(self._fetched(root))
 
     def _fetched(self, root: RootRecord | None) -> Steps[Fetched]:
@@ -389,7 +391,7 @@ class _Face(Sealed):
         parts = self._parts
         fetched = _NOTHING_FETCHED
         if parts.overlay is not None:
-            fetched = yield Call(partial(_overlay_of, parts.overlay))
+            fetched = yield Call(parts.overlay)
         if parts.context is None or root is None:
             return fetched
         try:
@@ -424,7 +426,7 @@ class _Face(Sealed):
         if isinstance(found, Broken):
             early = denied_early(found, read_clock(parts.clock), access, caller, dry)
             return early if dry else self._record_denial(early)
-        if parts.asks and not self._fetches_here:
+        if parts.asks and not self._waits_here:
             return self._sent_with_facts(face, found, access, caller, request, dry, used)
         root = None if access is None else found.root
         fetched = self._fetched_here(root) if parts.asks else _NOTHING_FETCHED
@@ -517,10 +519,12 @@ class _Face(Sealed):
     ) -> Answer:
         """Decide on a grant's question. `end` is the step that follows the facts."""
         parts = self._parts
-        root = genuine.root if of_rows or asked.access is not None else None
-        if parts.asks and not self._fetches_here:
-            return self._decide_with_facts(root, genuine, asked, end)
-        fetched = self._fetched_here(root) if parts.asks else _NOTHING_FETCHED
+        fetched = _NOTHING_FETCHED
+        if parts.asks:
+            root = genuine.root if of_rows or asked.access is not None else None
+            if not self._waits_here:
+                return self._decide_with_facts(root, genuine, asked, end)
+            fetched = self._fetched_here(root)
         return end(genuine, self._facts(fetched, counts=genuine.reserves), asked)
 
     def _decide_with_facts(
@@ -549,10 +553,10 @@ class _Face(Sealed):
         if stores.trail is None and (
             not decision.effects or stores.marks.leave_nothing(decision)
         ):
-            return stores.teller.told(decision)
-        if not decision.effects:
-            return record((decision,), stores, genuine, facts, asked)
-        return commit(decision, genuine, facts, asked, stores, self._later_facts)
+            return decision if decision.code == "allowed" else stores.teller.told(decision)
+        if decision.effects:
+            return commit(decision, genuine, facts, asked, stores, self._later_facts)
+        return self._record(decision, genuine, facts, asked)
 
     def _dry_run(
         self,
@@ -585,10 +589,23 @@ class _Face(Sealed):
 
     def _record_denial(self, denied: Decision) -> Answer:
         """Record a denial. It stays a denial even if it cannot be recorded."""
+        return self._record(denied, None, None, None)
+
+    def _record(
+        self,
+        decision: Decision,
+        genuine: AuthenticatedToken | None,
+        facts: Facts | None,
+        asked: Question | None,
+    ) -> Answer:
+        """Record a decision that has nothing to commit: see `effects.record`."""
         stores = self._parts.stores
-        if stores.trail is None:
-            return stores.teller.told(denied)
-        return record((denied,), stores, None, None, None)
+        trail = stores.trail
+        if trail is None:
+            return stores.teller.told(decision)
+        if self._waits_here:
+            return record_here(decision, trail, stores, genuine, facts, asked)
+        return record((decision,), stores, genuine, facts, asked)
 
     def _decide_together(
         self,
@@ -597,7 +614,7 @@ class _Face(Sealed):
     ) -> Answer:
         """The decision on several accesses, used and recorded together; or the first denial."""
         parts = self._parts
-        if parts.asks and not self._fetches_here:
+        if parts.asks and not self._waits_here:
             return self._decide_together_with_facts(genuine, asked)
         fetched = self._fetched_here(genuine.root) if parts.asks else _NOTHING_FETCHED
         facts = self._facts(fetched, counts=genuine.reserves)
@@ -658,9 +675,9 @@ class _Face(Sealed):
         return close(reservation_id, settled, self._parts.stores, now)
 
 
-Source: TypeAlias = "Callable[[], Overlay | None]"  # returns the current overlay
 # An overlay, or why there is none; a context, and why it cannot be had.
 Fetched: TypeAlias = "tuple[Overlay | None, str | None, Mapping[str, Any], str | None]"
+Source: TypeAlias = Callable[[], Fetched]  # returns the newest overlay, and raises nothing
 _NOTHING_FETCHED: Fetched = (None, None, {}, None)
 
 
@@ -697,15 +714,31 @@ def _sent(token: str | Sendable) -> str | Parts:
 
 
 def _source_of(given: Any) -> Source:
-    """A callable that returns the current overlay. Raises TypeError for an unsuitable argument."""
+    """A callable that returns the newest overlay, or the reason why there is none (36.7).
+
+    An exception of the source never means that there are no revocations, so it leads to a denial.
+    The reason names only its type. Raises TypeError for an unsuitable argument.
+    """
+    # Here, and not at each decision: an import costs more there than the look into the overlay.
     from captoken._language.overlay import Overlay
 
     if isinstance(given, Overlay):
-        return lambda: given
+        always: Fetched = given, None, {}, None
+        return lambda: always
     if not callable(given):
         kind = type(given).__name__
         raise TypeError(f"overlay must be an Overlay, or a callable that returns one, not {kind}")
-    return cast("Source", given)
+
+    def newest() -> Fetched:
+        try:
+            overlay = given()
+            if overlay is not None and not isinstance(overlay, Overlay):
+                raise TypeError(f"overlay() must return an Overlay, not {type(overlay).__name__}")
+        except Exception as error:  # no exception may mean that there are no revocations
+            return None, f"the overlay cannot be had: {type(error).__name__}", {}, None
+        return overlay, None, {}, None
+
+    return newest
 
 
 def _is_async(context: AnyContext) -> bool:
@@ -717,23 +750,6 @@ def _is_async(context: AnyContext) -> bool:
         raise TypeError(f"context must be a callable that takes what was issued, not {kind}")
     call = getattr(context, "__call__", None)  # noqa: B004, of an object whose call is async
     return iscoroutinefunction(context) or iscoroutinefunction(call)
-
-
-def _overlay_of(source: Source) -> Fetched:
-    """The newest overlay, or the reason why there is none (36.7).
-
-    An exception of the source never means that there are no revocations, so it leads to a denial.
-    The reason names only its type.
-    """
-    from captoken._language.overlay import Overlay
-
-    try:
-        overlay: Any = source()
-        if overlay is not None and not isinstance(overlay, Overlay):
-            raise TypeError(f"overlay() must return an Overlay, not {type(overlay).__name__}")
-    except Exception as error:  # no exception may mean that there are no revocations
-        return None, f"the overlay cannot be had: {type(error).__name__}", {}, None
-    return overlay, None, {}, None
 
 
 def _grant_of(answer: Answer) -> Grant:
@@ -808,7 +824,7 @@ class Verifier(_Face):
     that has them.
     """
 
-    _fetches_here: ClassVar[bool] = True
+    _waits_here: ClassVar[bool] = True
     __slots__ = ()
 
     def __init__(

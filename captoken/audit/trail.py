@@ -29,7 +29,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from time import time
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -72,7 +72,17 @@ _SOON = 60
 
 Record: TypeAlias = dict[str, Any]  # a record without `seq` and `prev`, its place in the trail
 Spellings: TypeAlias = dict[str, Spelled]  # of a record, the members that were spelled before
-_NOT_DESCRIBED: tuple[object, Spellings] = (None, {})
+
+
+class _Who(NamedTuple):
+    """Who is behind a decision, as its record says it: spelled once for each token."""
+
+    link: str  # the id of the token's last link, which identifies it: a child has another one
+    actors: object  # its chain: a token that is read again has one of its own
+    spelled: Spellings
+
+
+_NOBODY = _Who("", None, {})  # what a token with an invalid chain says is recorded as nobody's
 
 
 def checkpoint_message(head: Head) -> bytes:
@@ -157,8 +167,7 @@ class AuditTrail:
         # The hashes of these and of that checkpoint, of those that this object wrote.
         self._leaves = deque[bytes](maxlen=_tree.MOST)
         self._torn = False  # whether there may be a record after the head
-        # By the id of its last link, each token that was described: its chain, and that spelled.
-        self._described: OrderedDict[str, tuple[object, Spellings]] = OrderedDict()
+        self._described: OrderedDict[str, _Who] = OrderedDict()  # by link, each described token
         self._lock = Lock()
         self._process = OwnProcess()
 
@@ -189,16 +198,21 @@ class AuditTrail:
         # Do this outside the lock: it takes longest, and uses nothing that other threads change.
         made, traced = self._stamps()
         records: list[tuple[Record, Spellings]] = []
+        tokens: list[tuple[Attribution | Grant, _Who]] = []
         for decision in decisions:
             stated = _decided(decision, self._values)
             stated |= _how_late(decision.now, made) | traced
-            records.append((stated, self._chain_of(decision.attribution, stated.get("link"))))
+            who, known = _NOBODY, decision.attribution
+            if known is not None:
+                who = self._who(known)
+                tokens.append((known, who))
+            records.append((stated, who.spelled))
 
         # Tokens come first (spec 39.3). If the decisions then fail, a token is described without
         # a decision about it, which is harmless.
         with self._own_lock():
-            for decision, (stated, chain) in zip(decisions, records, strict=True):
-                self._describe_token(decision, stated.get("link"), chain)
+            for known, who in tokens:
+                self._describe_token(known, who)
             self._append(records)
             self._sign_if_due()
             last = self.head.seq
@@ -273,30 +287,25 @@ class AuditTrail:
             raise AuditError("this trail belongs to another process: open a trail in each process")
         return self._lock
 
-    def _chain_of(self, known: Attribution | Grant | None, link: str | None) -> Spellings:
-        """The chain of a token, spelled: once for each token that is known here."""
-        if known is None:
-            return {}
-        actors = known.chain
-        kept, chain = self._described.get(link or "", _NOT_DESCRIBED)
-        return chain if kept is actors else {"chain": as_spelled(_chain(actors)["chain"])}
+    def _who(self, known: Attribution | Grant) -> _Who:
+        """Who is behind a token, spelled: once for each token that is known here."""
+        actors, link = known.chain, (known.link_ids or ("",))[-1]
+        kept = self._described.get(link)
+        if kept is not None and kept.actors is actors:
+            return kept
+        stated = _attributed(known) | _chain(actors)
+        return _Who(link, actors, {key: as_spelled(value) for key, value in stated.items()})
 
-    def _describe_token(self, decision: Decision, link: str | None, chain: Spellings) -> None:
-        """A record of the token that a decision is about, unless it already has one.
-
-        `link` is the id of its last link, which identifies the token, because its children have
-        other last links. A token with an invalid chain has no attribution, and nothing that it says
-        is recorded.
-        """
-        known = decision.attribution
-        if known is None or link is None:
+    def _describe_token(self, known: Attribution | Grant, who: _Who) -> None:
+        """A record of the token that a decision is about, unless it already has one."""
+        kept = self._described.get(who.link)
+        if kept is who or not who.link:
             return
 
-        # Note it only after it was written: if `write` raises, the next decision tries again. The
-        # chain is noted each time, since a token that is read again has one of its own.
-        if link not in self._described:
+        # Note it only after it was written: if `write` raises, the next decision tries again.
+        if kept is None:
             self._append([(token_of(known), {})])
-        self._described[link] = (known.chain, chain)
+        self._described[who.link] = who
         if len(self._described) > REMEMBERED:
             self._described.popitem(last=False)
 
@@ -360,9 +369,10 @@ class AuditTrail:
         head = self.head
         lines = b""
         leaves: list[bytes] = []
-        for stated, chain in records:
+        for stated, who in records:
             seq = head.seq + 1
-            line = encode_with({**stated, "prev": head.hash, "seq": seq}, chain)
+            stated |= {"prev": head.hash, "seq": seq}
+            line = encode_with(stated, who)
             lines += line + b"\n"
             head = Head(seq, b64encode(primitives.sha256(line)))
             if self._key is not None:
@@ -401,13 +411,14 @@ def described(decision: Decision, *, values: bool = False) -> Record:
     `values` says whether readers may see the values of arguments and attributes.
     """
     stated = _decided(decision, values)
-    if decision.attribution is not None:
-        stated |= _chain(decision.attribution.chain)
+    known = decision.attribution
+    if known is not None:
+        stated |= _attributed(known) | _chain(known.chain)
     return stated
 
 
 def _decided(decision: Decision, values: bool) -> Record:
-    """The same without the chain."""
+    """The same without who is behind it."""
     stated: Record = {
         "kind": "decision",
         "at": decision.now,
@@ -424,10 +435,6 @@ def _decided(decision: Decision, values: bool) -> Record:
         stated["caller"] = _stated(decision.caller)
     if decision.refusals:
         stated["refusals"] = [_without_none(refusal.as_dict()) for refusal in decision.refusals]
-
-    known = decision.attribution
-    if known is not None:
-        stated |= _attributed(known)
     # A denied access has taken nothing, and set nothing.
     if decision.effects and decision:
         stated |= _taken(decision)
