@@ -526,6 +526,24 @@ def test_an_entry_on_the_link_cuts_off_all_that_is_within_reach() -> None:
     assert again == [("denied", "revoked: w")] * 3
 
 
+def test_what_an_overlay_revokes_is_out_of_reach() -> None:
+    server = Server()
+    clerk = server.mint().delegate(to="clerk")
+    called, helper = clerk.attenuate(tables=["sales"]), clerk.delegate(to="helper")
+    for token in (called, helper):
+        server.tries(token, data("sales"))
+
+    def reached(*entries: tuple[str, dict[str, str]]) -> list[str]:
+        overlaid = overlay(*((verb, {**said, "why": "w"}) for verb, said in entries))
+        return [one.hop.agent for one in trails.blast_radius(server.trail, "clerk", NOW, overlay=overlaid)]
+
+    assert reached(("revoke", {"agent": "stranger"})) == ["clerk", "helper"]
+    assert reached(("revoke", {"link": called.link_id})) == ["clerk", "helper"]  # what it was narrowed to, and not what it has
+    assert reached(("revoke", {"link": helper.link_id})) == ["clerk"]
+    assert reached(("revoke", {"link": clerk.link_id})) == []
+    assert reached(("narrow", {"link": clerk.link_id, "tables": ["sales"]})) == ["clerk", "helper"]  # type: ignore[dict-item]
+
+
 # --- marks -----------------------------------------------------------------------------------------------------------
 
 PAGE, ROWS, MAIL = tool("http.get"), data("crm.customers"), tool("mail.send")

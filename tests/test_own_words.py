@@ -42,7 +42,7 @@ THEIRS = {
     "captoken/cli/gateway_mcp.py:asked": "raised by ourselves, or " + OPERATING_SYSTEM,
     "captoken/cli/postgres.py:connected": DATABASE,
     "captoken/cli/postgres.py:needing": "an ImportError of our own, of what a platform has not",
-    "captoken/cli/reactions/alerts.py:_send": "raised by ourselves, or " + OPERATING_SYSTEM,
+    "captoken/cli/reactions/alerts.py:problem_of": "raised by ourselves, or " + OPERATING_SYSTEM,
     "captoken/cli/reactions/command.py:_read": OPERATING_SYSTEM,
     "captoken/cli/reactions/command.py:listen": OPERATING_SYSTEM,
     "captoken/control/_shelf.py:fold": FOR_THE_LOG,

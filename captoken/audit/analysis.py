@@ -394,6 +394,13 @@ class SeenToken(msgspec.Struct, frozen=True):
         return SelectorFacts(hop.root, ids, self.task, hop.holders, self.nonces)
 
     @property
+    def handed_over(self) -> SelectorFacts:
+        """What selectors ask about it as its holder got it, before it was narrowed for a call."""
+        hop, ids = self.hop, self.link_ids
+        own = [b64decode(link) for link in ids[: ids.index(hop.id) + 1]]
+        return SelectorFacts(hop.root, own, hop.task, hop.holders, self.nonces)
+
+    @property
     def hop(self) -> Hop:
         """The hop of the present holder, to which decisions on this token belong."""
         return self.hops[-1]
@@ -1490,23 +1497,41 @@ class Reach(msgspec.Struct, frozen=True):
     cut: Hop
 
 
-def blast_radius(history: History, agent: str, now: int, *, leeway: int = 0) -> list[Reach]:
+def blast_radius(
+    history: History,
+    agent: str,
+    now: int,
+    *,
+    leeway: int = 0,
+    overlay: Overlay | None = None,
+) -> list[Reach]:
     """The tokens that an agent has, and all that came of them, that still work at `now`.
 
         for reach in blast_radius(history, "sales-agent", now):
             operator.revoke(link=reach.cut.id, why="stolen laptop")
 
-    `now` is in seconds since the epoch, `leeway` the seconds that the server adds to each end.
+    `now` is in seconds since the epoch, `leeway` the seconds that the server adds to each end. What
+    `overlay` revokes is left out; its restrictions are not looked at, and may allow less.
 
     - What the agent could make of them without showing it to this server is no more than they
       permit.
-    - Revocations that were published meanwhile are not looked at.
     - Caveats that are not known here are taken for ones that permit.
     - An agent is found by its name, which holders wrote. Who was given the text under another name,
       or under none, is not found (spec 36.15).
     """
+    revoked = set() if overlay is None else _revoked(history, overlay, now)
     tops = (hop for hop in history.hops() if hop.agent == agent)
-    return [Reach(hop, top) for top in tops for hop in top.walk() if _works(hop, now - leeway)]
+    reached = (Reach(hop, top) for top in tops for hop in top.walk())
+    return [one for one in reached if one.hop not in revoked and _works(one.hop, now - leeway)]
+
+
+def _revoked(history: History, overlay: Overlay, now: int) -> set[Hop]:
+    """The hops that an entry of the overlay revokes."""
+    return {
+        token.hop
+        for token in history.tokens.values()
+        if any(overlay.link(entry) is None for entry in overlay.on(token.handed_over, now))
+    }
 
 
 def _works(hop: Hop, now: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +13,6 @@ from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, Clock
 from captoken._format.errors import StoreError
 from captoken._format.spelling import escape
 from captoken._language.access import Caller
-from captoken._language.overlay import Overlay
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.effects import NO_LEDGER, NO_REPLAYS
 from captoken._verification.telling import quietly
@@ -29,15 +28,19 @@ from captoken.cli.options import (
     http_options,
     json_option,
     keyring_option,
+    newest_overlay,
     now_option,
+    overlay_options,
     stacked,
     token_option,
 )
 from captoken.cli.output import answer, tell
-from captoken.cli.values import DURATION, FILE, PUBLIC
+from captoken.cli.values import DURATION, FILE
 from captoken.stores.ports import Debit, Forbidden, MarkedStep, Reservation, Spend, Use
 
 if TYPE_CHECKING:
+    from captoken._verification.effects import Recorder
+    from captoken.audit._kept import TrailKept
     from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore
 
 _asking = stacked(
@@ -82,19 +85,7 @@ _asking = stacked(
         "--cost",
         help="The cost of the access, for a budget: 'usd_cents=5'. Repeatable.",
     ),
-    click.option(
-        "--overlay",
-        type=FILE,
-        metavar="FILE.db",
-        help="Revocations and restrictions: see `captoken revoke`.",
-    ),
-    click.option(
-        "--operator",
-        type=PUBLIC,
-        metavar="PUBLIC",
-        multiple=True,
-        help="The public key of an operator who may sign the overlay. Repeatable.",
-    ),
+    overlay_options,
     click.option(
         "--leeway",
         type=DURATION,
@@ -122,6 +113,7 @@ def _decision(
     dry: bool,
     overlay: str | None,
     operator: tuple[str, ...],
+    audit: Recorder | None = None,
     **given: Any,
 ) -> Decision:
     """What `verify` and `explain` decide; with --token-only, of the token alone."""
@@ -132,11 +124,6 @@ def _decision(
     # A caller is judged with an access. To pass over it would look as if it had been checked.
     if access is None and caller is not None:
         raise click.UsageError("a caller is checked with an access")
-    if (overlay is None) != (not operator):
-        raise click.UsageError(
-            "--overlay goes with --operator, the public key of who signs it: "
-            "nobody is trusted by default"
-        )
     files.one_stdin(token_file, body)
     request = http_of(http, body)
     with quietly():  # it is no server, whatever name it asks for
@@ -148,7 +135,8 @@ def _decision(
             replays=replays,
             ledger=ledger,
             clock=clock(now),
-            overlay=None if overlay is None else _newest(overlay, operator),
+            overlay=newest_overlay(overlay, operator),
+            audit=audit,
         )
     text = files.token_text(token_file)
     if dry:
@@ -167,19 +155,6 @@ def _shown(verifier: Verifier, text: str, request: bytes | None) -> Decision:
         return denied.decision
 
 
-def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
-    """The newest snapshot in a store."""
-    from captoken.stores.sqlite import SQLiteSnapshots  # here, since it needs sqlite3
-
-    files.must_be_there(path, "captoken operate --create")
-    with files.about(path):
-        with closing(SQLiteSnapshots(path, readonly=True)) as store:
-            data = store.load()
-        if data is None:
-            raise click.UsageError(f"{path} holds no snapshot yet")
-        return Overlay.open(data, operators)
-
-
 @click.command()
 @_asking
 @click.option(
@@ -193,6 +168,12 @@ def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
     metavar="FILE",
     help="If a person's consent is missing, write what to ask to FILE: see `captoken consent`.",
 )
+@click.option(
+    "--trail",
+    type=FILE,
+    metavar="FILE",
+    help="The audit trail to record the decision in: see `captoken audit`.",
+)
 @now_option
 @json_option
 def verify(
@@ -201,6 +182,7 @@ def verify(
     ledger: str | None,
     create: bool,
     consent_request: str | None,
+    trail: str | None,
     now: int | None,
     **facts: Any,
 ) -> int:
@@ -241,13 +223,15 @@ def verify(
         for store in (proofs, counts):
             if store is not None:
                 store.make()
-    decision = _decision(
-        dry=False,
-        now=now,
-        replays=proofs,
-        ledger=counts,
-        **facts,
-    )
+    with nullcontext() if trail is None else _trail(trail) as kept:
+        decision = _decision(
+            dry=False,
+            now=now,
+            replays=proofs,
+            ledger=counts,
+            audit=kept,
+            **facts,
+        )
     if consent_request is not None and (asked := decision.request()) is not None:
         files.save_text(asked, consent_request)
     answer(as_json, decision.as_dict(), _line(decision))
@@ -258,6 +242,13 @@ def verify(
         # A denial stands, whatever was revoked.
         tell("revocations were not asked: --overlay names the operator's store")
     return 0 if decision else 1
+
+
+def _trail(path: str) -> TrailKept:
+    """The trail in a file, which goes on where it ended."""
+    from captoken.audit._kept import TrailKept  # here: few ask for it
+
+    return TrailKept(path)
 
 
 def _hint(decision: Decision, proofs: _Replays | None, counts: _Ledger | None) -> str | None:

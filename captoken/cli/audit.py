@@ -39,7 +39,7 @@ from captoken.cli.logged import (
     told_of_issuer,
     tried,
 )
-from captoken.cli.options import json_option, now_option, seconds
+from captoken.cli.options import json_option, newest_overlay, now_option, overlay_options, seconds
 from captoken.cli.output import answer, spaced, tell
 from captoken.cli.values import DURATION, FILE, ID, PUBLIC
 from captoken.stores.ports import Head
@@ -328,22 +328,25 @@ def log(
     """
     wanted = Asked(task, agent, denied)
     shown = _json_of if as_json else _line_of
+    matched = 0
     with _ByTime() as texts:
         for record, logged in _logged(trail_files):
             is_named = id_ is None or record.get("id") == id_
             if logged is not None and is_named and wanted.is_about(logged):
                 texts.add(logged.at * 1000 + (logged.ms or 0), shown(record, logged))
+                matched += 1
+        if id_ is not None and not matched:
+            raise click.ClickException(f"no decision has the id {escape(id_)}: is this its trail?")
         if as_json:
             found = [json.loads(text) for text in texts]
             decided = [each["decision"] for each in found if "decision" in each]
             issued = [each["issuance"] for each in found if "issuance" in each]
             return output.say_json({"decisions": decided, "issuances": issued})
-        lines = iter(texts)
-        if not (some := list(islice(lines, _LINES))):
+        if not matched:
             return tell("no recorded decision matches")
-        while some:
+        lines = iter(texts)
+        while some := list(islice(lines, _LINES)):
             output.say(*some)
-            some = list(islice(lines, _LINES))
     return None
 
 
@@ -810,21 +813,34 @@ def _replayed_data(one: trails.Replayed) -> dict[str, Any]:
     default="0s",
     help="How long servers still accept an expired token.",
 )
+@overlay_options
 @json_option
-def blast_radius(trail_file: str, agent: str, now: int | None, leeway: int, as_json: bool) -> None:
+def blast_radius(
+    trail_file: str,
+    agent: str,
+    now: int | None,
+    leeway: int,
+    overlay: str | None,
+    operator: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Show what the tokens of an agent can still do.
 
     It covers the tokens that the agent holds or has handed over. It shows when they expire, and
     which revocation would stop them.
 
-    It reads only the trail. Tokens that this server never saw are missing, and the overlay is not
-    checked. A server's own caveats are named, and may allow less than is shown.
+    Tokens that this server never saw are missing. Name the overlay to leave out what is revoked. A
+    server's own caveats are named, and may allow less than is shown, as may restrictions of the
+    overlay.
 
     \b
     captoken blast-radius trail.jsonl --agent clerk
+    captoken blast-radius trail.jsonl --agent clerk \\
+        --overlay overlay.db --operator "$(cat operator.public)"
     """
     at = seconds(now)
-    reach = trails.blast_radius(history(trail_file), agent, at, leeway=leeway)
+    entries = newest_overlay(overlay, operator)
+    reach = trails.blast_radius(history(trail_file), agent, at, leeway=leeway, overlay=entries)
     lines = [line for one in reach for line in _reach_lines(one.hop, at)]
     if reach:
         lines += ["", "cut off by"]
@@ -834,6 +850,8 @@ def blast_radius(trail_file: str, agent: str, now: int | None, leeway: int, as_j
     answer(as_json, data, *lines)
     if not reach and not as_json:
         tell("no token is recorded that this agent has or has handed on, and that still works")
+    if reach and overlay is None:
+        tell("revocations were not asked: --overlay names the operator's store")
 
 
 def _reach_lines(hop: trails.Hop, now: int) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from time import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from captoken._format.errors import IssuanceError
-from captoken._format.spelling import span
+from captoken._format.spelling import shown_file, span
 from captoken.cli import files, serving, words
 from captoken.cli.groups import InOrder
 from captoken.cli.operate import operators
@@ -62,6 +63,9 @@ def check(policy: str, as_json: bool) -> int:
         "tests": len(loaded.tests),
     }
     answer(as_json, data, *lines)
+    secret = None if loaded.login is None else loaded.login.secret_file
+    if secret is not None and not os.path.isfile(secret):
+        tell(f"note: login.secret_file {shown_file(secret)} is not here: nobody can log in yet")
     return 0
 
 

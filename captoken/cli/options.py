@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from typing import Any, TypeVar
 
 import click
@@ -12,6 +13,7 @@ from msgspec import UNSET
 from captoken._format.clocks import Clock, read_clock
 from captoken._language.access import Access
 from captoken._language.caveats import MARKING
+from captoken._language.overlay import Overlay
 from captoken._writing.keywords import OF_THE_TOKEN, LinkCaveats, MintCaveats, PresentCaveats
 from captoken.cli import files
 from captoken.cli.values import (
@@ -26,6 +28,7 @@ from captoken.cli.values import (
     NOW,
     OBJECT,
     OPERATION,
+    PUBLIC,
     ROWS,
     RULE,
     TABLE,
@@ -383,6 +386,43 @@ http_options = stacked(
         help="The body of that request. The default is an empty body.",
     ),
 )
+
+
+overlay_options = stacked(
+    click.option(
+        "--overlay",
+        type=FILE,
+        metavar="FILE.db",
+        help="Revocations and restrictions: see `captoken revoke`.",
+    ),
+    click.option(
+        "--operator",
+        type=PUBLIC,
+        metavar="PUBLIC",
+        multiple=True,
+        help="The public key of an operator who may sign the overlay. Repeatable.",
+    ),
+)
+
+
+def newest_overlay(path: str | None, operators: tuple[str, ...]) -> Overlay | None:
+    """The newest snapshot in a store that was named, if one was."""
+    if (path is None) != (not operators):
+        raise click.UsageError(
+            "--overlay goes with --operator, the public key of who signs it: "
+            "nobody is trusted by default"
+        )
+    if path is None:
+        return None
+    from captoken.stores.sqlite import SQLiteSnapshots  # here, since it needs sqlite3
+
+    files.must_be_there(path, "captoken operate --create")
+    with files.about(path):
+        with closing(SQLiteSnapshots(path, readonly=True)) as store:
+            data = store.load()
+        if data is None:
+            raise click.UsageError(f"{path} holds no snapshot yet")
+        return Overlay.open(data, operators)
 
 
 def is_stated(given: Mapping[str, Any]) -> bool:

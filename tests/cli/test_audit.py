@@ -56,8 +56,9 @@ def test_one_decision_is_found_by_its_id(tmp_path, capsys):
     assert "table c" in line
     assert app.run(["audit", "log", str(trail), "--id", denied[0].id, "--json"]) == 0
     assert [each["id"] for each in json.loads(capsys.readouterr().out)["decisions"]] == [denied[0].id]
-    assert app.run(["audit", "log", str(trail), "--id", "nothing"]) == 0
-    assert capsys.readouterr().out == ""
+    for more in ([], ["--json"]):
+        assert app.run(["audit", "log", str(trail), "--id", "nothing", *more]) == 2
+        assert "no decision has the id nothing" in capsys.readouterr().err
 
 
 def seen_of(token, discharges=()):

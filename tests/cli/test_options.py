@@ -83,6 +83,7 @@ def test_no_option_takes_a_secret():
         "operate": ["--trusted"],
         "audit verify": ["--server"],
         "audit replay": ["--operator"],
+        "blast-radius": ["--operator"],
     }
     assert seen == {(command, option) for command, options in public.items() for option in options}
 

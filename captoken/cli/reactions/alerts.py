@@ -73,11 +73,16 @@ class Alerts:
         told = self._reactor.rules_of.told.get(name)
         if told is None:
             return "it is no more in the file of rules"
-        try:
-            send(told, stated(cause, state), self._reactor.now or 0)
-        except Exception as error:  # whatever a receiver does, the next one is told
-            return f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)
-        return None
+        return problem_of(told, cause, state, self._reactor.now or 0)
+
+
+def problem_of(told: Told, cause: Cause, state: str, now: int) -> str | None:
+    """Tell one. Why it could not be told, or None."""
+    try:
+        send(told, stated(cause, state), now)
+    except Exception as error:  # whatever a receiver does, the next one is told
+        return f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)
+    return None
 
 
 def stated(cause: Cause, state: str) -> dict[str, Any]:

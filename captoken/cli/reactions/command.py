@@ -30,11 +30,11 @@ from captoken.cli.operate import MAKES_STORE, operating
 from captoken.cli.options import json_option, now_option, seconds
 from captoken.cli.output import say, say_json, tell
 from captoken.cli.reactions.acting import Acting, line_of
-from captoken.cli.reactions.alerts import Alerts, secret_of, stated
+from captoken.cli.reactions.alerts import Alerts, problem_of, secret_of, stated
 from captoken.cli.reactions.replaying import Replayed, replay
 from captoken.cli.reactions.rules import Rule
 from captoken.cli.reactions.stated import Rules, read
-from captoken.cli.reactions.watching import ACTS, Reactor, alone, levels, set_level
+from captoken.cli.reactions.watching import ACTS, Cause, Reactor, alone, levels, set_level
 from captoken.cli.renewing import until_ended
 from captoken.cli.values import FILE
 from captoken.control.operator import Operator
@@ -215,22 +215,36 @@ def _lines(one: Replayed) -> Iterator[str]:
 
 @react.command()
 @_file
+@click.option("--send", is_flag=True, help="Also send a test alert to each receiver.")
 @json_option
-def check(path: str, as_json: bool) -> None:
-    """Check a file of rules, and say what they do.
+def check(path: str, send: bool, as_json: bool) -> int:
+    """Check a file of rules, and say what they do. Exit 1 if a test alert fails.
 
     An error names the line.
 
     \b
-    captoken react check rules.toml
+    captoken react check rules.toml --send
     """
     rules = _read(path)
+    sent = _test_alerts(rules) if send else {}
+    failed = 1 if any(sent.values()) else 0
     if as_json:
-        say_json({"rules": [rule.name for rule in rules.rules], "most": rules.most})
-        return
+        names = [rule.name for rule in rules.rules]
+        say_json({"rules": names, "most": rules.most, **({"alerts": sent} if send else {})})
+        return failed
     for rule in rules.rules:
         say(in_words(rule))
     say(f"At most {rules.most} acts an hour. Then they only tell somebody.")
+    for name, problem in sent.items():
+        say(f"alert {name}: {'sent' if problem is None else escape(problem)}")
+    return failed
+
+
+def _test_alerts(rules: Rules) -> dict[str, str | None]:
+    """Why each receiver could not be told of a test; None for one that was."""
+    now = int(clocks.time())
+    cause = Cause(id="test", rule="test", does="alert", why="a test", at=now, trail="")
+    return {name: problem_of(told, cause, "found", now) for name, told in rules.told.items()}
 
 
 def in_words(rule: Rule) -> str:
