@@ -241,6 +241,7 @@ NUMBERS: dict[str, list[int]] = {
     "document of an application": [applications.DOCUMENT_BYTES],
     "fetch of such a document": [int(documents.PATIENCE)],
     "request of an application": [offers.MOST_QUERY],
+    "answer of a SAML provider": [bounds.RESPONSE_CHARS],
     "time to log in": [sessions.ATTEMPT_LIFE],
     "time to answer the page": [logins.PAGE_LIFE],
     "life of a code": [logins.CODE_LIFE],

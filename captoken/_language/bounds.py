@@ -41,6 +41,7 @@ DISCHARGE_BYTES = 8 << 10
 ANSWER_BYTES = 16 << 10  # a client reads no more of a discharge service's response
 ISSUANCE_BYTES = 64 << 10
 ASSERTION_CHARS = 16 << 10
+RESPONSE_CHARS = 32 << 10  # of SAML: an assertion, a signature of its own, line breaks
 DETAILS_CHARS = LIMITS.token_chars  # for `authorization_details`: no token can say more
 CONSOLE_BYTES = 64 << 10
 

@@ -12,6 +12,7 @@ and the signature.
 | `iss`, `jti`, `iat` | Issuer; ID and IssueInstant of the assertion |
 | `sub`, `name_id` | NameID, and the last word of its format |
 | `aud`, `recipient` | the one Audience; Recipient of the bearer confirmation |
+| `nonce` | InResponseTo of the bearer confirmation: the request that it answers |
 | `exp`, `nbf` | the earliest end that is stated, and NotBefore of the Conditions |
 | `auth_time`, `sid`, `acr` | AuthnInstant, SessionIndex and AuthnContextClassRef |
 | as named in the policy | an attribute: a text, or a list of texts unless it has one value |
@@ -25,12 +26,24 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from captoken._format.encoding import EncodingError, b64decode
+from captoken._format.encoding import EncodingError, b64decode, b64encode
+from captoken._format.errors import IssuanceError
 from captoken._format.spelling import shown
 from captoken._language.bounds import ASSERTION_CHARS
-from captoken.issuance.signed_xml import Element, Name, UnverifiedXml, XmlError, opened_xml
+from captoken.issuance.signed_xml import (
+    SIGNATURE,
+    Element,
+    Name,
+    UnverifiedXml,
+    XmlError,
+    canonical,
+    opened_xml,
+    read_xml,
+)
 
-_SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
+NAMESPACE = _SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
+PROTOCOL = "urn:oasis:names:tc:SAML:2.0:protocol"
+_SUCCESS = "urn:oasis:names:tc:SAML:2.0:status:Success"
 _INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
 _BEARER = "urn:oasis:names:tc:SAML:2.0:cm:bearer"
 _ENTITY = "urn:oasis:names:tc:SAML:2.0:nameid-format:entity"
@@ -48,6 +61,7 @@ _FORMATS = {
     f"{_1_1}WindowsDomainQualifiedName": "WindowsDomainQualifiedName",
 }
 NAME_IDS = tuple(_FORMATS.values())
+FORMATS_OF_NAMES = {name: written for written, name in _FORMATS.items()}
 
 # Claims that are not for an attribute to say: those of the table, and those of other kinds.
 OWN_CLAIMS = frozenset(
@@ -78,6 +92,15 @@ OWN_CLAIMS = frozenset(
     )
 )
 
+# What a response may have, each once.
+_IN_RESPONSE = {
+    (_SAML, "Issuer"),
+    SIGNATURE,
+    (PROTOCOL, "Status"),
+    (_SAML, "Assertion"),
+}
+_STATUS_CODE = (PROTOCOL, "StatusCode")
+
 # All times are in UTC (SAML 2.0 Core, 1.3.3).
 _time = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?Z")
 
@@ -105,6 +128,50 @@ def opened_assertion(text: str) -> UnverifiedXml:
     if name != (_SAML, "Assertion"):
         raise XmlError(f"it is {shown(name[1])}, and no Assertion")
     return unverified
+
+
+def assertion_in(data: bytes, issuer: str, here: str, request: str) -> str:
+    """The one assertion in a response, as a text that `opened_assertion` reads. Raises XmlError.
+
+    What the response itself says may refuse it, and nothing more: it need not be signed. Raises
+    IssuanceError where it says that nobody has logged in.
+    """
+    response = read_xml(data)
+    if response.name != (PROTOCOL, "Response"):
+        raise XmlError(f"it is {shown(response.name[1])}, and no Response")
+    said = response.stated(
+        "Version", "ID", "IssueInstant", may=("Destination", "InResponseTo", "Consent")
+    )
+    if said.get("Destination", here) != here:
+        raise XmlError(f"it was sent to {shown(said['Destination'])}, and not here")
+    if said.get("InResponseTo", request) != request:
+        raise XmlError("it answers another request")
+
+    # An assertion that is anywhere else, or a second one, is for another reader than this one.
+    parts = {one.name: one for one in response.elements()}
+    if len(parts) != len(response.elements()) or parts.keys() - _IN_RESPONSE:
+        raise XmlError("it has other parts than an Issuer, a Signature, a Status, an Assertion")
+    of = parts.get((_SAML, "Issuer"))
+    if of is not None and of.text() != issuer:
+        raise XmlError("it is of another issuer")
+    _check_status(parts.get((PROTOCOL, "Status")))
+    assertion = parts.get((_SAML, "Assertion"))
+    if assertion is None or sum(one.name == assertion.name for one in response.every()) > 1:
+        raise XmlError("it has not one assertion")
+
+    # With all prefixes that mean something in it: its signature may be over their declarations.
+    return b64encode(canonical(assertion, assertion.scope))
+
+
+def _check_status(status: Element | None) -> None:
+    """Raise IssuanceError where nobody has logged in, and XmlError where it does not say so."""
+    codes = [] if status is None else [one for one in status.every() if one.name == _STATUS_CODE]
+    if not codes:
+        raise XmlError("it has no Status")
+    said = [one.stated("Value")["Value"] for one in codes]
+    if said != [_SUCCESS]:
+        why = shown(said[-1].rpartition(":")[2])
+        raise IssuanceError(f"the provider has logged nobody in: {why}", "access_denied")
 
 
 def stated_issuer(assertion: Element) -> str:
@@ -231,6 +298,8 @@ def _subject(subject: Element, issuer: str, audience: str) -> tuple[dict[str, st
         "name_id": _FORMATS.get(stated_format, stated_format),
         "recipient": confirmed["Recipient"],
     }
+    if "InResponseTo" in confirmed:
+        said["nonce"] = confirmed["InResponseTo"]
     return said, _time_of(confirmed["NotOnOrAfter"])
 
 

@@ -98,6 +98,7 @@ class XmlError(ValueError):
 
 # A namespace, and a name within it.
 Name: TypeAlias = tuple[str, str]
+SIGNATURE: Name = (_DS, "Signature")
 
 
 class Attribute(NamedTuple):
@@ -436,7 +437,7 @@ def _signature_of(root: Element) -> Element:
     if len(set(ids)) != len(ids):
         raise XmlError("it has an ID twice")
 
-    found = [one for one in every if one.name == (_DS, "Signature")]
+    found = [one for one in every if one.name == SIGNATURE]
     if len(found) != 1:
         raise XmlError("it has no signature, or several")
     if not any(child is found[0] for child in root.children):

@@ -613,7 +613,7 @@ WITHOUT = {
     r"captoken\.testing\.Scenario\(\w+\)": "of whoever tests: nobody else's",
     r"captoken\.issuance\.(events|identity|jose|policy|registry|saml|signed_xml|registry\.ports)\.\w+\(\w+\)": "made by the library alone, of what it has read",
     r"captoken\.issuance\.(desk|minting|keys|web)\.[\w.]+\(\w+\)": "of the service's or the client's own",
-    r"captoken\.issuance\.oidc\.[\w.]+\(\w+\)": "read once, in one call, of what a provider has answered",
+    r"captoken\.issuance\.(oidc|saml_login)\.[\w.]+\(\w+\)": "read once, in one call, of what a provider has answered",
     r"captoken\.issuance\.client\.workload\(environ\)": "of the process itself: each name is looked up once",
     r"captoken\.adapters\.issuance\.IssuanceService\(reviews\)": "copied when the service is made, and all that counts from then on",
     r"captoken\.tools\.stated_of\(cost\)": "for guards, which have read it",

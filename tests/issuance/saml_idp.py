@@ -192,6 +192,17 @@ def login(parts: Mapping[str, str] | None = None, **how: Any) -> str:
     return token(sign(assertion(**(parts or {})), **how))
 
 
+PROTOCOL = "urn:oasis:names:tc:SAML:2.0:protocol"
+SUCCESS = '<p:Status><p:StatusCode Value="urn:oasis:names:tc:SAML:2.0:status:Success"/></p:Status>'
+
+
+def response(*parts: str, status: str = SUCCESS, issuer: str = f"<a:Issuer>{IDP}</a:Issuer>", name: str = "Response", **stated: str) -> str:
+    """What a browser posts: the parts as they are, behind a status."""
+    attributes = {"ID": "_r1", "Version": "2.0", "IssueInstant": at(0), **stated}
+    said = "".join(f' {key}="{value}"' for key, value in attributes.items())
+    return f'<p:{name} xmlns:p="{PROTOCOL}" xmlns:a="{SAML}"{said}>{issuer}{status}{"".join(parts)}</p:{name}>'
+
+
 POLICY = """
 version = 1
 [service]

@@ -32,7 +32,8 @@ def loaded(old: str = "", new: str = "", more: str = "") -> Policy:
     "old, new, why",
     [
         ('[login]\nprovider = "people"\nclient_id = "here"\n', "", r"clients needs a table \[login\]"),
-        ('provider = "people"\nclient_id', 'provider = "nobody"\nclient_id', "of the kind oidc"),
+        ('provider = "people"\nclient_id', 'provider = "nobody"\nclient_id', "of the kind oidc or saml"),
+        ('client_id = "here"', 'client_id = "here"\nsso = "https://idp.example/sso"', "login.sso is for a provider of SAML"),
         ('client_id = "here"', 'client_id = ""', "login.client_id is what the provider calls"),
         ('client_id = "here"', 'client_id = "here"\nsession = 59', "login.session is in seconds"),
         ('client_ids = ["shell"]\nmax_login_age = 28800', "client_ids = []\nmax_login_age = 0", "a max_login_age of 1 or more"),

@@ -95,7 +95,7 @@ def test_a_login_says_who_it_is() -> None:
     assert (who.provider, who.kind, who.issuer, who.sub, who.session, who.auth_time, who.acr) == ("corp", "saml", IDP, "jane", "s-1", NOW - 60, MFA)
     assert (who.issued_at, who.expires_at, who.client_id) == (NOW - 10, NOW + 290 + LEEWAY, None)
     assert who.claims == {
-        "iss": IDP, "jti": "_a1", "iat": NOW - 10, "exp": NOW + 290, "nbf": NOW - 40, "aud": US, "recipient": f"{US}/token", "sub": "jane",
+        "iss": IDP, "jti": "_a1", "nonce": "_q1", "iat": NOW - 10, "exp": NOW + 290, "nbf": NOW - 40, "aud": US, "recipient": f"{US}/token", "sub": "jane",
         "name_id": "persistent", "auth_time": NOW - 60, "sid": "s-1", "acr": MFA, "groups": ["finance", "staff"], "department": "risk & audit",
     }  # fmt: skip
     assert needed_key(text, POLICY, ("saml",)) == ("corp", CERTIFICATES)

@@ -28,12 +28,13 @@ from captoken._format.errors import IssuanceError, StoreError
 from captoken.adapters._issuance.answers import SLOW_DOWN, unavailable
 from captoken.adapters._issuance.ends import Ends
 from captoken.adapters._issuance.form import CODE, CodeRequest
-from captoken.adapters._issuance.logins import Allowed, login_ends
+from captoken.adapters._issuance.logins import Allowed
 from captoken.adapters._issuance.offers import read_scope
 from captoken.adapters._issuance.rates import Rates
 from captoken.adapters._issuance.records import Asking, Records
 from captoken.adapters._issuance.sessions import Text
 from captoken.adapters._issuance.standing import Standing
+from captoken.adapters._issuance.visits import login_ends
 from captoken.issuance.desk import Plan
 from captoken.issuance.minting import Ask
 from captoken.issuance.registry import KeptLogin, LoginRegistry

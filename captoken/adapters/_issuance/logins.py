@@ -2,11 +2,10 @@
 
     GET   /authorize            what an application asks for (RFC 6749, 4.1; RFC 7636)
     POST  /authorize/decide     what the person says
-    GET   /login/callback       where the provider sends her browser back to
     GET   /grants               what acts for her
     POST  /grants/end           what she ends
 
-1. The login is the provider's. This service is its client, and has no passwords.
+1. Who is logged in, `visits` knows.
 2. Nobody's document is fetched before somebody has logged in.
 3. Nobody is sent to an application but by a button. An error is a page, which says where it leads.
 4. A form is of one session (`sessions`). It shows what was offered, and is refused if that changed.
@@ -19,9 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
-from time import monotonic
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -45,29 +42,32 @@ from captoken.adapters._issuance.offers import (
     read_asked,
     rights_in,
 )
-from captoken.adapters._issuance.sessions import Cookies, Session
 from captoken.adapters._issuance.standing import Standing
+from captoken.adapters._issuance.visits import (
+    BACK,
+    CALLBACK,
+    POSTED,
+    Visit,
+    Visits,
+    cookies,
+    login_of,
+    redirect,
+)
 from captoken.issuance.applications import Application, address_of
 from captoken.issuance.documents import Documents
-from captoken.issuance.identity import Identity, identify, open_assertion
-from captoken.issuance.oidc import Provider
-from captoken.issuance.policy import LoginOf, Oidc, Policy
+from captoken.issuance.identity import Identity
+from captoken.issuance.policy import Policy
 from captoken.issuance.registry import Ending, KeptLogin, LoginRegistry
 
 _log = logging.getLogger("captoken.issuance")
 
 CODE_LIFE = 60  # seconds for the application to use a code
 PAGE_LIFE = 900  # seconds for the person to answer
-_DOCUMENT_LIFE = 300.0  # seconds that the provider's document is kept
 _FIELDS = 512  # of a form: a box for each right
-_AT_ONCE = 8  # logins that ask the provider at a time
 
 # The forms, by which no form is taken for another.
 _CONSENT = "consent"
 _END = "end"
-
-# What a browser brings that has just come from the provider: it is to have a session now.
-_BACK = b"&logged_in=1"
 
 _Handler: TypeAlias = Callable[[Scope, Receive], Awaitable[Response]]
 
@@ -89,14 +89,6 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     until: int | None = None
 
 
-class Visit(NamedTuple):
-    """A browser that is logged in."""
-
-    session: Session
-    login: KeptLogin
-    identity: Identity
-
-
 class Logins:
     """The routes of people. For one event loop."""
 
@@ -116,12 +108,12 @@ class Logins:
         self._clock = clock
         self._documents = documents
         self._is_trial = is_trial
-        self._turn = asyncio.Semaphore(_AT_ONCE)
-        self._provider: tuple[float, LoginOf, Provider] | None = None
+        self._visits = Visits(standing, registry, ends, clock)
         self.routes: dict[tuple[str, str], _Handler] = {
             ("GET", "/authorize"): self._guarded(self._authorize),
             ("POST", "/authorize/decide"): self._guarded(self._decide),
-            ("GET", "/login/callback"): self._guarded(self._come_back),
+            ("GET", CALLBACK): self._guarded(self._visits.called),
+            ("POST", POSTED): self._guarded(self._visits.posted),
             ("GET", "/grants"): self._guarded(self._grants),
             ("POST", "/grants/end"): self._guarded(self._end),
         }
@@ -157,17 +149,17 @@ class Logins:
     async def _authorize(self, scope: Scope, receive: Receive) -> Response:
         """The page that asks; or the provider first, where nobody is logged in."""
         standing = self._standing()
-        _login_of(standing.policy)
+        login_of(standing.policy)
         query = scope.get("query_string", b"")
-        is_back = query.endswith(_BACK)
-        query = query.removesuffix(_BACK)
+        is_back = query.endswith(BACK)
+        query = query.removesuffix(BACK)
         asked = read_asked(query)
-        visit = await self._visit(scope, standing)
+        visit = await self._visits.visit(scope, standing)
         if visit is None:
             if is_back:
                 text = "Your browser keeps no cookies of this service, so it cannot log you in."
                 return pages.message(self._look, 400, "No cookies", text)
-            return await self._to_provider(standing, b"/authorize?" + query)
+            return await self._visits.to_provider(standing, b"/authorize?" + query)
         try:
             offer = await self._offer(asked, visit, standing)
         except _ReturnedError as error:
@@ -334,12 +326,12 @@ class Logins:
     async def _grants(self, scope: Scope, receive: Receive) -> Response:
         """What she has allowed, and still lasts."""
         standing = self._standing()
-        visit = await self._visit(scope, standing)
+        visit = await self._visits.visit(scope, standing)
         if visit is None:
-            if scope.get("query_string", b"").endswith(_BACK):
+            if scope.get("query_string", b"").endswith(BACK):
                 text = "Your browser keeps no cookies of this service, so it cannot log you in."
                 return pages.message(self._look, 400, "No cookies", text)
-            return await self._to_provider(standing, b"/grants?")
+            return await self._visits.to_provider(standing, b"/grants?")
         return await self._list(visit)
 
     async def _list(self, visit: Visit) -> Response:
@@ -367,7 +359,7 @@ class Logins:
             await asyncio.to_thread(self._registry.drop_login, visit.login.id)
             text = "You are logged out here. Your provider may still know you."
             response = pages.message(self._look, 200, "Logged out", text)
-            response.headers.append(_cookies(standing.policy).forget())
+            response.headers.append(cookies(standing.policy).forget())
             return response
         found = await asyncio.to_thread(self._registry.login, said["id"], now)
         # Nobody ends what is another's, whatever form they have.
@@ -376,7 +368,7 @@ class Logins:
             await asyncio.to_thread(self._registry.end, ending)
             await asyncio.to_thread(self._registry.drop_login, found.id)
             self._ends.publisher.wake()
-        return _redirect(f"{standing.policy.origin}/grants")
+        return redirect(f"{standing.policy.origin}/grants")
 
     async def _answered(
         self,
@@ -390,7 +382,7 @@ class Logins:
         Raises IssuanceError for a form that comes from elsewhere, or is of another session.
         """
         _check_from_here(scope, standing.policy)
-        visit = await self._visit(scope, standing)
+        visit = await self._visits.visit(scope, standing)
         try:
             pairs = fields(await form(scope, receive), _FIELDS)
         except ValueError:
@@ -407,99 +399,6 @@ class Logins:
             )
         return visit, said, given
 
-    # --- the login itself -------------------------------------------------------------------------
-
-    async def _visit(self, scope: Scope, standing: Standing) -> Visit | None:
-        """Who is logged in, if somebody is, and by the provider that the policy has now."""
-        session = _cookies(standing.policy).session(scope)
-        if session is None:
-            return None
-        now = read_clock(self._clock)
-        login = await asyncio.to_thread(self._registry.login, session.id, now)
-        if login is None or login.client or login.provider != _login_of(standing.policy).provider:
-            return None
-        return Visit(session, login, msgspec.json.decode(login.content, type=Identity))
-
-    async def _to_provider(self, standing: Standing, leads: bytes) -> Response:
-        """Send the browser to the provider, and remember in it where it leads."""
-        policy = standing.policy
-        login = _login_of(policy)
-        provider = await self._at_provider(policy)
-        address, attempt = provider.begin(
-            f"{policy.origin}/login/callback",
-            max_age=_oidc_of(policy).max_login_age,
-            scope=" ".join(("openid", *login.scopes)),
-            acr=login.acr,
-        )
-        response = _redirect(address)
-        response.headers.append(_cookies(policy).begin(attempt, leads))
-        return response
-
-    async def _come_back(self, scope: Scope, receive: Receive) -> Response:
-        """The browser is back from the provider: a session begins, and a new secret with it."""
-        standing = self._standing()
-        policy = standing.policy
-        cookies = _cookies(policy)
-        came = _came(scope.get("query_string", b""))
-        state = came.get("state", "")
-        begun = cookies.attempt(scope, state)
-        if begun is None:
-            raise IssuanceError(
-                "this login was not begun in this browser, or too long ago: start again",
-                "invalid_request",
-            )
-        attempt, leads = begun
-        provider = await self._at_provider(policy)
-        async with self._turn:
-            found = await asyncio.to_thread(provider.finish, attempt, came)
-        identity = await _verified(found.text, standing, read_clock(self._clock))
-        await self._ends.check_heard(standing, identity)
-        session, life = await self._begin(identity, standing)
-
-        before = cookies.session(scope)
-        if before is not None:
-            await asyncio.to_thread(self._registry.drop_login, before.id)
-        response = _redirect(policy.origin + (leads + _BACK).decode("latin-1"))
-        response.headers.append(cookies.keep(session, life))
-        response.headers.append(cookies.end(state))
-        return response
-
-    async def _begin(self, identity: Identity, standing: Standing) -> tuple[Session, int]:
-        """A session for somebody who has logged in, and its seconds. Raises IssuanceError."""
-        policy = standing.policy
-        await standing.name_in(self._registry)
-        now = read_clock(self._clock)
-        until = min(now + _login_of(policy).session, login_ends(identity, policy))
-        session = Session.fresh()
-        login = KeptLogin(
-            id=session.id,
-            subject=standing.desk.name_of(identity),
-            provider=identity.provider,
-            session=identity.session,
-            issued_at=identity.issued_at,
-            content=msgspec.json.encode(identity),
-            secret=b"",
-            begun=now,
-            until=until,
-        )
-        await asyncio.to_thread(self._registry.keep_login, login, now)
-        return session, max(until - now, 0)
-
-    async def _at_provider(self, policy: Policy) -> Provider:
-        """The provider, by its document, which is kept for a while. Raises IssuanceError."""
-        login = _login_of(policy)
-        known = self._provider
-        if known is not None and known[0] > monotonic() and known[1] == login:
-            return known[2]
-        issuer = _oidc_of(policy).issuer
-        async with self._turn:
-            secret = await asyncio.to_thread(_secret_of, login)
-            made = await asyncio.to_thread(
-                Provider.at, issuer, login.client_id, secret, self._clock
-            )
-        self._provider = (monotonic() + _DOCUMENT_LIFE, login, made)
-        return made
-
 
 class _ReturnedError(Exception):
     """What is wrong with a request whose application is known: it may hear it."""
@@ -508,65 +407,6 @@ class _ReturnedError(Exception):
         super().__init__(str(error))
         self.error = error
         self.asked = asked
-
-
-def login_ends(identity: Identity, policy: Policy) -> int:
-    """When a login at the provider is too old. Raises IssuanceError for a provider that is gone."""
-    provider = policy.providers.get(identity.provider)
-    if not isinstance(provider, Oidc) or identity.auth_time is None:
-        raise IssuanceError("the login is over: log in again", "invalid_grant")
-    return identity.auth_time + provider.max_login_age
-
-
-async def _verified(text: str, standing: Standing, now: int) -> Identity:
-    """Who an ID token is about, by the policy: it is for this service, and for no other client."""
-    policy, keys = standing.policy, standing.keys
-    login = _login_of(policy)
-    ours = msgspec.structs.replace(_oidc_of(policy), client_ids=(login.client_id,))
-    here = msgspec.structs.replace(policy, providers={**policy.providers, login.provider: ours})
-    opened = open_assertion(text, here, ("oidc",))
-    await keys.want(opened.name, opened.kid)
-    return identify(opened, here, keys, now, policy.origin)
-
-
-def _login_of(policy: Policy) -> LoginOf:
-    if policy.login is None:
-        raise IssuanceError("this service has no login", "invalid_request")
-    return policy.login
-
-
-def _oidc_of(policy: Policy) -> Oidc:
-    provider = policy.providers[_login_of(policy).provider]
-    if not isinstance(provider, Oidc):  # which no policy that loaded has
-        raise IssuanceError("this service has no login", "invalid_request")
-    return provider
-
-
-def _secret_of(login: LoginOf) -> str | None:
-    """The secret in its file. Raises IssuanceError, which does not tell what is there."""
-    if login.secret_file is None:
-        return None
-    try:
-        return Path(login.secret_file).read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        why = f"login.secret_file: {type(error).__name__}"
-        raise IssuanceError("try again later", "temporarily_unavailable", why) from None
-
-
-def _cookies(policy: Policy) -> Cookies:
-    return Cookies(policy.origin.startswith("https:"))
-
-
-def _came(query: bytes) -> dict[str, str]:
-    """What the provider sends, each parameter once. Raises IssuanceError."""
-    try:
-        pairs = fields(query, 16)
-    except ValueError:
-        pairs = []
-    given = dict(pairs)
-    if not given or len(given) != len(pairs):
-        raise IssuanceError("the provider's answer cannot be read", "invalid_request")
-    return given
 
 
 def _check_from_here(scope: Scope, policy: Policy) -> None:
@@ -593,14 +433,8 @@ def _with(redirect: str, said: Mapping[str, str], state: str | None, origin: str
 
 def _sent_on(address: str) -> Response:
     """To an application, which hears nothing of where the browser was."""
-    response = _redirect(address)
+    response = redirect(address)
     response.headers.append((b"referrer-policy", b"no-referrer"))
-    return response
-
-
-def _redirect(address: str) -> Response:
-    response = Response.of(303, b"text/plain", b"")
-    response.headers.append((b"location", address.encode("latin-1")))
     return response
 
 

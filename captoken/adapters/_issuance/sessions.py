@@ -147,11 +147,16 @@ class Cookies(NamedTuple):
         """The header that takes it away."""
         return self._set("session", "", 0)
 
-    def begin(self, attempt: Attempt, query: bytes) -> Header:
-        """The header that keeps a login which is under way, and where it leads."""
+    def begin(self, attempt: Attempt, query: bytes, *, is_posted: bool) -> Header:
+        """The header that keeps a login which is under way, and where it leads.
+
+        `is_posted`: the provider's site posts its answer. Browsers send a cookie along with that
+        only if it says so, at an https origin. It gives nobody a session: see `attempt`.
+        """
         parts = [*msgspec.structs.astuple(attempt), query.decode("latin-1")]
         value = b64encode(msgspec.json.encode(parts))
-        return self._set(_of(attempt.state), value, ATTEMPT_LIFE)
+        site = "None" if is_posted and self.is_https else "Lax"
+        return self._set(_of(attempt.state), value, ATTEMPT_LIFE, site)
 
     def attempt(self, scope: Scope, state: str) -> tuple[Attempt, bytes] | None:
         """The login that is under way with this state, and where it leads."""
@@ -174,9 +179,10 @@ class Cookies(NamedTuple):
     def _name(self, what: str) -> str:
         return f"__Host-captoken-{what}" if self.is_https else f"captoken-{what}"
 
-    def _set(self, what: str, value: str, seconds: int) -> Header:
+    def _set(self, what: str, value: str, seconds: int, site: str = "Lax") -> Header:
         secure = "; Secure" if self.is_https else ""
-        said = f"{self._name(what)}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax"
+        said = f"{self._name(what)}={value}; Path=/; Max-Age={seconds}; HttpOnly; "
+        said += f"SameSite={site}"
         return b"set-cookie", (said + secure).encode()
 
     def _values(self, scope: Scope, what: str) -> Iterable[str]:

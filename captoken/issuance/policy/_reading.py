@@ -24,6 +24,7 @@ from captoken.issuance.policy._stated import (
     LoginOf,
     Oidc,
     Proxy,
+    Saml,
     Service,
     Test,
 )
@@ -143,10 +144,17 @@ def _check_client(place: str, client: Client) -> None:
 
 def _check_login(login: LoginOf, file: File) -> None:
     """Raise IssuanceError for a login that nobody gets through."""
-    if not isinstance(file.provider.get(login.provider), Oidc):
-        raise wrong("login.provider is a provider of this file of the kind oidc")
+    provider = file.provider.get(login.provider)
+    if not isinstance(provider, (Oidc, Saml)):
+        raise wrong("login.provider is a provider of this file of the kind oidc or saml")
     if not login.client_id:
         raise wrong("login.client_id is what the provider calls this service")
+    if isinstance(provider, Saml):
+        if login.sso is None or login.scopes:
+            raise wrong("login: a provider of SAML has sso, and no scopes")
+        check_origin(login.sso, "login.sso")
+    elif login.sso is not None:
+        raise wrong("login.sso is for a provider of SAML")
     if login.session < 60:
         raise wrong("login.session is in seconds, 60 or more")
 

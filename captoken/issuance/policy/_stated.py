@@ -206,7 +206,11 @@ class LoginOf(_Stated, frozen=True):
     provider: str
     client_id: str
 
-    # The file of the secret that the provider has given to this service, if it has.
+    # Where a provider of SAML takes requests.
+    sso: str | None = None
+
+    # The file of the secret that the provider has given to this service, if it has; of SAML, of
+    # the private key that requests are signed with.
     secret_file: str | None = None
 
     # The scopes to ask for besides openid, and the kind of login, as the provider names it.
