@@ -223,8 +223,8 @@ class Gateway:
             is_head = scope["method"] == "HEAD"
             response = _problem(404, "There is no service of this name here.")
             return await respond(send, response, without_body=is_head)
-        taken = _taken(send, self._timeout)
         # Whoever takes nothing has gone, also where the answer is the gateway's own.
+        taken = send if UPSTREAM in scope else _taken(send, self._timeout)
         with suppress(ClientGone):
             await door(scope, _timed(receive, self._timeout), taken)
 
@@ -477,7 +477,9 @@ class _Door:
                 await reserved.cancel()
                 _log.error("%s cannot be reached: %s", self._service.name, problem)
                 raise RequestError(503, "The service cannot be reached.") from None
-            await until_gone(receive, self._pass_on(scope, asked, secret, connection, send))
+            passing = self._pass_on(scope, asked, secret, connection, send)
+            # A proxy that connects itself ends what runs here when its client has gone.
+            await (passing if UPSTREAM in scope else until_gone(receive, passing))
 
     async def _check_unseen(self, grant: AsyncGrant, asked: Asked) -> None:
         """Raise Denied for what a proxy cannot send that shows neither bodies nor answers."""

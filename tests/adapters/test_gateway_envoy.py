@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -367,6 +368,20 @@ def test_without_the_processor_nothing_is_sent_and_a_budget_counts_once(place: P
         assert process.wait(20) == 0
         answer = place.ask("plain", place.token())
         assert answer.status == 500 and len(place.service.asked) == 2
+
+
+def test_a_request_whose_client_has_gone_counts_and_keeps_no_place(place: Place) -> None:
+    text = (place.folder / "gateway.toml").read_text()
+    (place.folder / "gateway.toml").write_text(text.replace("timeout = 5", "timeout = 5\nstreams = 1"))
+    with processor(place), envoy(place.folder, place.port):
+        token = place.token(budget={"calls": 2})
+        with socket.create_connection(("127.0.0.1", place.port)) as client:
+            client.sendall(f"GET /odd/slow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+            while "slow" not in place.service.asked:
+                time.sleep(0.02)
+            assert place.ask("plain", token).status == 503
+        time.sleep(0.5)
+        assert [place.ask("plain", token).status for _ in range(2)] == [200, 403]
 
 
 def test_what_is_under_way_at_the_end_is_answered(place: Place) -> None:

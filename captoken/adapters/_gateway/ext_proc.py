@@ -22,7 +22,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -90,7 +90,6 @@ class Exchange:
         self._has_body = False
         self._came: list[Header] = []
         self._is_in_body = False  # the body of the request has come, and waits for an answer
-        self._receives = False
         self._is_answered = False  # by the gateway, or by Envoy itself
         self._own: Message = {}  # the head of an answer of the gateway's own
         self.passing: Passing | None = None
@@ -102,11 +101,11 @@ class Exchange:
         """
         first = await self._read()
         kind = "" if first is grpc.aio.EOF else first.WhichOneof("request")
-        if kind == "response_headers" and _status(first) >= 400:
+        if kind != "request_headers":
+            if not kind or not _is_refused(first):
+                raise ClientGone
             await self._refused()
             return None
-        if kind != "request_headers":
-            raise ClientGone
         modes = first.protocol_config
         if (
             first.observability_mode
@@ -141,34 +140,29 @@ class Exchange:
     async def _refused(self) -> None:
         """Let Envoy's own answer to what it does not take for a request pass as it is."""
         self._is_answered = True
-        common = protocol.CommonResponse()
-        await self._write(_of("response_headers", protocol.HeadersResponse(response=common)))
+        await self._write(_AS_IT_IS["response_headers"])
         while (came := await self._read()) is not grpc.aio.EOF:
             kind = came.WhichOneof("request")
             if kind != "response_body":
                 raise ClientGone
-            await self._write(_of(kind, protocol.BodyResponse(response=common)))
+            await self._write(_AS_IT_IS[kind])
 
     async def receive(self) -> Message:
-        """The body of the request, whole; behind it nothing comes while Envoy waits."""
-        if self._receives:
-            await asyncio.Event().wait()  # Envoy ends the stream when its client goes
-        self._receives = True
+        """The body of the request, whole. It is asked for once: the stream ends with its client."""
         if not self._has_body:
             return {"type": "http.request", "body": b"", "more_body": False}
-        common = protocol.CommonResponse()
-        await self._write(_of("request_headers", protocol.HeadersResponse(response=common)))
+        await self._write(_AS_IT_IS["request_headers"])
         came = await self._read()
         if came is grpc.aio.EOF:
             return {"type": "http.disconnect"}
-        kind = came.WhichOneof("request")
-        if kind == "response_headers" and _status(came) >= 400:
+        if _is_refused(came):
             await self._refused()  # the body is too long, or did not come
             return {"type": "http.disconnect"}
         self._is_in_body = True
-        if kind != "request_body" or not came.request_body.end_of_stream:
+        body = came.request_body
+        if not body.end_of_stream:  # as of a message without a body
             raise RequestError(400, "A request has no trailers.")
-        return {"type": "http.request", "body": came.request_body.body, "more_body": False}
+        return {"type": "http.request", "body": body.body, "more_body": False}
 
     async def send(self, message: Message) -> None:
         """What is answered: the service's answer through `passing`, or the gateway's own."""
@@ -216,7 +210,7 @@ class Passing:
         self._came = came
         self._is_in_body = is_in_body
         self._out = bytearray()
-        self._owed = ""  # the kind of message that Envoy waits to be answered
+        self._owed: bytes | None = None  # the piece in whose place Envoy waits to get one
         self._answered: list[Header] = []
         self.head: list[Header] | None = None
         self.has_ended = False
@@ -239,31 +233,29 @@ class Passing:
             (b":authority", self.authority),
         ]
         gone = {name for name, _ in self._came} - kept - {b"host"}
-        common = protocol.CommonResponse(header_mutation=_mutation([*pseudo, *headers], gone))
+        said = {"header_mutation": _mutation([*pseudo, *headers], gone)}
         if self._is_in_body:
-            common.body_mutation.body = outgoing.body
-            said = _of("request_body", protocol.BodyResponse(response=common))
+            await self._write(_of("request_body", {**said, **_body(outgoing.body)}))
         elif outgoing.body:
             raise Broken("a request without a body cannot get one")
         else:
-            said = _of("request_headers", protocol.HeadersResponse(response=common))
-        await self._write(said)
+            await self._write(_of("request_headers", said))
         came = await self._read()
         if came is grpc.aio.EOF or came.WhichOneof("request") != "response_headers":
             raise Broken("no answer came")
-        _, self._answered = _headers(came.response_headers.headers)
+        answered, self._answered = _headers(came.response_headers.headers)
         is_whole = came.response_headers.end_of_stream
-        return Answer(_status(came), self._answered, self._pieces(is_whole))
+        return Answer(_status(answered), self._answered, self._pieces(is_whole))
 
     async def begin(self, headers: list[Header]) -> None:
         """The head of the answer goes to the client: Envoy sends no body before it has that."""
         self.head = headers
+        if headers == self._answered:
+            return await self._write(_AS_IT_IS["response_headers"])
         left, right = _by_name(self._answered), _by_name(headers)
         changed = [(name, value) for name, value in headers if left[name] != right[name]]
-        common = protocol.CommonResponse(
-            header_mutation=_mutation(changed, left.keys() - right.keys())
-        )
-        await self._write(_of("response_headers", protocol.HeadersResponse(response=common)))
+        mutation = _mutation(changed, left.keys() - right.keys())
+        await self._write(_of("response_headers", {"header_mutation": mutation}))
 
     async def _pieces(self, is_last: bool) -> AsyncIterator[bytes]:
         """The body of the answer, to its end. Raises Broken."""
@@ -272,9 +264,9 @@ class Passing:
             came = await self._read()
             if came is grpc.aio.EOF or came.WhichOneof("request") != "response_body":
                 raise Broken("the answer has trailers, or no end")
-            self._owed = "response_body"
+            self._owed = came.response_body.body
             is_last = came.response_body.end_of_stream
-            yield came.response_body.body
+            yield self._owed
 
     async def put(self, body: bytes, is_last: bool) -> None:
         """A piece of the body for the client, which goes in place of what came last."""
@@ -285,13 +277,14 @@ class Passing:
 
     async def _pay(self) -> None:
         """Give Envoy what stands in the place of the last piece, which it waits for."""
-        if not self._owed:
+        if self._owed is None:
             return
-        self._owed = ""
-        common = protocol.CommonResponse()
-        common.body_mutation.body = bytes(self._out)
+        owed, self._owed = self._owed, None
+        said = _AS_IT_IS["response_body"]
+        if owed != self._out:
+            said = _of("response_body", _body(bytes(self._out)))
         self._out.clear()
-        await self._write(_of("response_body", protocol.BodyResponse(response=common)))
+        await self._write(said)
 
     def release(self) -> None:
         """Nothing is kept of it."""
@@ -299,22 +292,25 @@ class Passing:
 
 def _headers(said: Any) -> tuple[dict[bytes, bytes], list[Header]]:
     """Headers as Envoy has them: those with a colon before the name, and the others."""
-    pseudo: dict[bytes, bytes] = {}
-    headers: list[Header] = []
-    for each in said.headers:
-        name = each.key.lower().encode("latin-1")
-        value = each.raw_value or each.value.encode("latin-1")
-        if name.startswith(b":"):
-            pseudo[name] = value
-        else:
-            headers.append((name, value))
-    return pseudo, headers
+    every = [
+        (each.key.lower().encode("latin-1"), each.raw_value or each.value.encode("latin-1"))
+        for each in said.headers
+    ]
+    pseudo = {name: value for name, value in every if name[:1] == b":"}
+    return pseudo, [pair for pair in every if pair[0][:1] != b":"]
 
 
-def _status(came: Any) -> int:
-    """The status of an answer whose head came; 0 for none."""
-    said = _headers(came.response_headers.headers)[0].get(b":status", b"")
+def _status(pseudo: Mapping[bytes, bytes]) -> int:
+    """The status of an answer; 0 for none."""
+    said = pseudo.get(b":status", b"")
     return int(said) if said.isdigit() else 0
+
+
+def _is_refused(came: Any) -> bool:
+    """Is it an answer of Envoy's own, to what it does not take for a request?"""
+    if came.WhichOneof("request") != "response_headers":
+        return False
+    return _status(_headers(came.response_headers.headers)[0]) >= 400
 
 
 def _by_name(headers: list[Header]) -> dict[bytes, list[bytes]]:
@@ -324,28 +320,42 @@ def _by_name(headers: list[Header]) -> dict[bytes, list[bytes]]:
     return found
 
 
-def _mutation(headers: list[Header], gone: set[bytes]) -> Any:
+def _mutation(headers: list[Header], gone: Iterable[bytes]) -> dict[str, Any]:
     """Headers that are there afterwards, whatever was there under their names; and what is not."""
-    made = protocol.HeaderMutation(remove_headers=sorted(map(bytes.decode, gone)))
+    made = []
     seen: set[bytes] = set()
     for name, value in headers:
-        option = made.set_headers.add(append_action=_APPEND if name in seen else _OVERWRITE)
-        option.header.key, option.header.raw_value = name.decode("latin-1"), value
+        header = {"key": name.decode("latin-1"), "raw_value": value}
+        made.append({"header": header, "append_action": _APPEND if name in seen else _OVERWRITE})
         seen.add(name)
-    return made
+    return {"set_headers": made, "remove_headers": sorted(map(bytes.decode, gone))}
 
 
-def _of(kind: str, response: Any) -> Any:
-    return protocol.ProcessingResponse(**{kind: response})
+def _body(body: bytes) -> dict[str, Any]:
+    """What stands in the place of a body that came."""
+    return {"body_mutation": {"body": body}}
+
+
+def _of(kind: str, said: dict[str, Any]) -> Any:
+    """The answer to a message of that kind, and what is said of what came by it."""
+    return protocol.ProcessingResponse(**{kind: {"response": said}})
+
+
+# Answers that change nothing.
+_KINDS = ("request_headers", "response_headers", "response_body")
+_AS_IT_IS = {kind: _of(kind, {}) for kind in _KINDS}
 
 
 def _immediate(start: Message, body: bytes) -> Any:
     """An answer of the gateway's own, in place of one of the service."""
-    made = protocol.ImmediateResponse(body=body, details="captoken")
-    made.status.code = start["status"]
     own = [(name, value) for name, value in start["headers"] if name not in _REPLACED]
-    made.headers.CopyFrom(_mutation(own, set()))
-    return _of("immediate_response", made)
+    made = {
+        "status": {"code": start["status"]},
+        "headers": _mutation(own, ()),
+        "body": body,
+        "details": "captoken",
+    }
+    return protocol.ProcessingResponse(immediate_response=made)
 
 
 # --- the server -----------------------------------------------------------------------------------

