@@ -348,8 +348,10 @@ def unmarked(value: Any) -> Any:
     if isinstance(value, list):
         return [unmarked(each) for each in value]
     if isinstance(value, dict):
-        if value.keys() == {"~"} and isinstance(value["~"], str):
-            return int(value["~"], 16) if "0x" in value["~"] else json.loads(value["~"])
+        if value.keys() == {"~"}:
+            value = value["~"]  # an object that looks like a mark stands in one
+        if isinstance(value, str):
+            return int(value, 16) if "0x" in value else json.loads(value)
         return {name: unmarked(each) for name, each in value.items()}
     return value
 
