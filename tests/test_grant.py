@@ -19,15 +19,16 @@ from captoken import (
     Denied,
     Grant,
     Issuer,
+    Token,
     Verifier,
 )
 from captoken._format.encoding import b64decode
 from captoken.audit import AuditTrail, read
-from captoken.caveats import Vocabulary
+from captoken.caveats import Caveat, Situation, Vocabulary
 from captoken.errors import StoreError
 from captoken.stores.memory import MemoryLedger
 from captoken.stores.sqlite import SQLiteLedger
-from tests.fixtures import KEYRING, NOW, SALES, clock, code, data, mint, tool, verifier
+from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, code, data, mint, tool, verifier
 from tests.stores.begun import begun
 from tests.test_effects import Failing
 from tests.test_plan import denial
@@ -368,3 +369,33 @@ def test_a_grant_has_both_faces() -> None:
             grant.__reduce_ex__(4)
 
     asyncio.run(ask())
+
+
+class Sometimes(Caveat, frozen=True):
+    """A caveat of an embedder's, which could refuse columns as well."""
+
+    key = "acme:sometimes"
+
+    def prohibits(self, access: Access, situation: Situation) -> None:
+        return None
+
+
+OWN = Vocabulary(Sometimes)
+HELD: Any = {**WHO, **SALES, "acme:sometimes": True}
+
+
+@pytest.mark.parametrize(
+    ("token", "parts"),
+    [
+        (mint(), False),
+        (mint(**SALES).attenuate(tables=["sales"]), False),
+        (mint(**SALES, columns={"sales": ["id"]}), True),
+        (mint(**SALES).attenuate(columns={"market.*": ["id"]}), True),
+        (mint(**SALES, rows={"sales": {"region": {"in": ["eu"]}}}), True),
+        (Issuer(KEYRING, vocabulary=OWN, clock=clock()).mint(**HELD), True),
+    ],
+    ids=["tables", "fewer tables", "columns", "columns of another link", "rows", "a caveat of an embedder's"],
+)
+def test_a_grant_knows_whether_a_link_grants_a_part_of_a_table(token: Token, parts: bool) -> None:
+    """Whichever table that is, and also where an embedder's caveat could do so."""
+    assert verifier(vocabulary=OWN).authenticate(token).grants_parts is parts

@@ -265,6 +265,9 @@ def _listed(consents: Iterable[str]) -> Iterable[str]:
     return consents
 
 
+_OF_PARTS = frozenset(("columns", "rows"))
+
+
 class _Vouched(SealedValue, frozen=True, eq=False):
     """The facts about a verified token: who is behind it, and what it can do at most.
 
@@ -389,6 +392,16 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         from captoken._verification.consenting import asking_of
 
         return bool(asking_of(self._genuine))
+
+    @property
+    def grants_parts(self) -> bool:
+        """Might it grant some columns or rows of a table, and not all?
+
+        As its links say. An entry of the overlay can hide more.
+        """
+        genuine = self._genuine
+        late = (caveat.key for link in genuine.links for caveat in link.late)
+        return genuine.own or not _OF_PARTS.isdisjoint(late)
 
     @property
     def audience(self) -> str | None:

@@ -57,6 +57,7 @@ class CostedGrant:
 
         # What is left of the units that the guard counts, if the token has a budget in them.
         self._left: dict[str, int] = {}
+        self._may_count = True
 
     def begin(self, sql: str, parameters: Any) -> None:
         """A statement: from here on it is what is paid for.
@@ -69,7 +70,9 @@ class CostedGrant:
             _refuse_counted(self._said)
         if self._asks:
             self._statement = statement_of(sql, parameters)
-        self._left = self._grant.left(UNITS)
+        if self._may_count:
+            self._left = self._grant.left(UNITS)
+            self._may_count = bool(self._left)  # a token without such a budget never gets one
 
     @property
     def counts_writes(self) -> bool:
@@ -133,6 +136,11 @@ class CostedGrant:
     def rows(self, table: str) -> tuple[Condition, ...]:
         """As `Grant.rows`, also of a table that is only reached. Raises Denied."""
         return self._grant.rows(table, reached=True)
+
+    @property
+    def grants_parts(self) -> bool:
+        """As `Grant.grants_parts`."""
+        return self._grant.grants_parts
 
     def links(self) -> Hashable:
         """What all that it permits turns on, beside the time. None: others have a say in it, too.

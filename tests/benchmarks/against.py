@@ -98,7 +98,7 @@ def block(factory=None, **caveats):
     return prepare
 
 
-def statement(factory=None, fresh=False):
+def statement(factory=None, fresh=""):
     def prepare():
         connection = sqlite3.connect(":memory:", **({} if factory is None else {"factory": factory}))
         connection.executescript("create table sales (id integer primary key, region text, amount int);"
@@ -109,12 +109,13 @@ def statement(factory=None, fresh=False):
         kept.append(entered)
         numbers = iter(range(10**9))
         if fresh:
-            return lambda: db.execute(f"select region, {next(numbers)} from sales where id = 1").fetchall()
+            return lambda: db.execute(fresh % next(numbers)).fetchall()
         return lambda: db.execute("select region from sales where id = 1").fetchall()
     return prepare
 
 
 kept = []
+VALUE, NAMED = "select region from sales where id = %d", "select region, %d from sales where id = 1"
 measure("mint", lambda: lambda: token(), 200)
 one = token()
 measure("attenuate", lambda: lambda: one.attenuate(tables=["sales"]), 200)
@@ -126,14 +127,13 @@ for hops in (0, 1, 10):
 measure("a further access on a grant", further(0, False), 5000)
 measure("a further access, ten links that are alike", further(10, False), 2000)
 measure("a further access, ten links that differ", further(10, True), 2000)
-measure("SQLite, a block with a known statement", block(), 200)
-measure("SQLite, a further known statement", statement(), 500)
-measure("SQLite, a further new text", statement(fresh=True), 200)
-factory = getattr(guards, "Connection", None)
-if factory is not None:
-    measure("SQLite with Connection, a block with a known statement", block(factory), 200)
-    measure("SQLite with Connection, a further known statement", statement(factory), 500)
-    measure("SQLite with Connection, a further new text", statement(factory, True), 200)
+for factory, on in ((None, "SQLite"), (getattr(guards, "Connection", None), "SQLite with Connection")):
+    if on == "SQLite" or factory is not None:
+        measure(f"{on}, a block with a known statement", block(factory), 200)
+        measure(f"{on}, the same of a table with columns", block(factory, columns={"sales": ["id", "region"]}), 200)
+        measure(f"{on}, a further known statement", statement(factory), 500)
+        measure(f"{on}, a further text with another value", statement(factory, VALUE), 200)
+        measure(f"{on}, a further text that names another column", statement(factory, NAMED), 200)
 sys.stdout.write(json.dumps(found))
 """
 

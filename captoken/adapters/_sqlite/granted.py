@@ -60,6 +60,11 @@ class Granted:
         return self._grant.links()
 
     @cached_property
+    def _are_whole(self) -> bool:
+        """Return whether no table can be a part: no link says so, and nobody else has a say."""
+        return self._links is not None and not self._grant.grants_parts
+
+    @cached_property
     def _found(self) -> Bounded[tuple[Hashable, str], Parts]:
         """Return what was found for each text.
 
@@ -72,6 +77,8 @@ class Granted:
 
         Raises GuardError, code `row`, for rows that no condition in SQL says.
         """
+        if self._are_whole:
+            return ()
         key = self._links, text.sql
         parts = self._found.get(key)
         if parts is None:

@@ -22,7 +22,7 @@ a view, a trigger, a foreign key, or a name that SQLite resolves otherwise than 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -40,7 +40,7 @@ from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.updates import Update
 from captoken.adapters._sqlite.watch import READ, Event
 
-Events = Mapping[Event, None]
+Events = Collection[Event]
 Looked = tuple[Programs, Events]  # the programs of a statement, and what SQLite asked about it
 
 _ELSEWHERE = "some rows of {} are granted, and the statement reaches others by another way"

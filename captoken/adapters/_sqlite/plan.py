@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Collection
 from typing import NamedTuple
 
 from captoken._language.access import Access
@@ -39,7 +38,7 @@ class Plan(NamedTuple):
     refusals: tuple[tuple[str, str], ...] = ()
 
     # What it may ask of the authorizer when it runs (rule 2).
-    events: Mapping[Event, None] = MappingProxyType({})
+    events: Collection[Event] = ()
 
     # Rule 11: which functions it calls, with what lengths.
     calls: Calls = Calls()

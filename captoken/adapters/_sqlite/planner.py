@@ -7,7 +7,7 @@ refuse it; or the error that SQLite ended in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from functools import cached_property, partial
 from typing import Any
 
@@ -310,7 +310,7 @@ class Planner:
         text: Text,
         mentions: Iterable[Mention],
         programs: Programs,
-        events: Mapping[Event, None],
+        events: Collection[Event],
         parts: Parts,
     ) -> Account:
         """The three accounts, added up. Later ones rest on what earlier ones found.

@@ -17,8 +17,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import threading
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, nullcontext, suppress
 from time import monotonic
 from typing import Any
@@ -118,15 +117,13 @@ class Watch:
         self.mode = CLOSED
 
         # The events that LOOK noted, in order, and whether one of them is never granted.
-        self.seen: dict[Event, None] = {}
+        # Of each, how often SQLite asked about it; and whether that was too often for one.
+        self.seen: dict[Event, int] = {}
         self.refused = False
-
-        # How often SQLite asked about each event, and whether that was too often.
-        self._asked: Counter[Event] = Counter()
         self.too_often = False
 
         # The events that RUN permits.
-        self.allowed: Mapping[Event, None] = {}
+        self.allowed: Collection[Event] = ()
 
         try:
             self.cursor = self._cursor()
@@ -227,11 +224,10 @@ class Watch:
             return sqlite3.SQLITE_DENY
 
         if self.mode == LOOK:
-            self.seen[event] = None
-            self._asked[event] += 1
+            times = self.seen[event] = self.seen.get(event, 0) + 1
             if event[0] not in KNOWN:
                 self.refused = True
-            if self._asked[event] > MOST_EQUAL:
+            if times > MOST_EQUAL:
                 self.too_often = True
             # After one refusal all else is refused too, so that compiling ends there.
             ends = self.refused or self.too_often
@@ -251,7 +247,7 @@ class Watch:
         """
         return self._ask(OWN, sql, parameters)
 
-    def look(self, sql: str, parameters: Any) -> tuple[list[Any], dict[Event, None]]:
+    def look(self, sql: str, parameters: Any) -> tuple[list[Any], dict[Event, int]]:
         """The program that SQLite makes of `sql`, and what it asked the authorizer.
 
         Runs nothing (rule 3). Raises whatever compiling `sql` or binding its parameters raises.
@@ -260,7 +256,6 @@ class Watch:
         # A new dictionary, and not an emptied one: the plan before keeps its own.
         self.seen = {}
         self.refused = False
-        self._asked.clear()
         self.too_often = False
         program = self._ask(LOOK, explained(sql), parameters)
         return program, self.seen
@@ -285,7 +280,7 @@ class Watch:
         self,
         sql: str,
         parameters: Any,
-        events: Mapping[Event, None],
+        events: Collection[Event],
         calls: Calls,
         most: int,
         taken: Callable[[list[Any]], None] | None,
