@@ -34,7 +34,7 @@ from captoken.control import ControlPlane, Feed, Operator, _asked, _recall
 from captoken.errors import CODES
 from captoken.issuance import applications, certificates, documents, jose, keys, policy, signals, signed_xml
 from captoken.issuance.policy import _stated
-from captoken.issuance.registry import _logins
+from captoken.issuance.registry import _logins, _rules
 from captoken.issuance.registry import ports as registry
 from captoken.keys import files
 from captoken.stores import ports
@@ -241,6 +241,7 @@ NUMBERS: dict[str, list[int]] = {
     "document of an application": [applications.DOCUMENT_BYTES],
     "fetch of such a document": [int(documents.PATIENCE)],
     "request of an application": [offers.MOST_QUERY],
+    "used assertions of one subject": [_rules.PER_SUBJECT],
     "answer of a SAML provider": [bounds.RESPONSE_CHARS],
     "time to log in": [sessions.ATTEMPT_LIFE],
     "time to answer the page": [logins.PAGE_LIFE],

@@ -5,13 +5,12 @@ It rests on the rules alone (`_rules`), which say what becomes of an exchange. W
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from threading import Lock
 from time import time
 from typing import NamedTuple, TypeAlias
 
-from captoken._format.errors import IssuanceError, StoreError
+from captoken._format.errors import StoreError
 from captoken.issuance.registry._rules import (
     DAY,
     Bounds,
@@ -122,7 +121,6 @@ class RegistryModel:
         self._state = State(first_floor(clock) if floor is None else floor)
 
         self._used: dict[bytes, _Kept] = {}
-        self._held: Counter[str] = Counter()  # how many of these are of a subject
         self._out: dict[str, _Out] = {}
 
         # The same by grant and subject: all of them, and those that are not over.
@@ -160,10 +158,10 @@ class RegistryModel:
         Raises IssuanceError, and StoreError when full and in a forked process.
         """
         with self._own_lock():
-            verdict = ruling_on(entry, self._state, self)
+            verdict = ruling_on(entry, self._state, self, max(self._limit // _PARTS, 2))
             self._sweep(entry.now)
             new = {seen.digest for seen in entry.seen} - self._used.keys()
-            self._check_room(entry.subject, len(new))
+            self._check_room(len(new))
 
             # Nothing below raises, so that all of it is written or nothing.
             task = verdict.task
@@ -191,31 +189,17 @@ class RegistryModel:
                 until=seen.until,
                 subject=subject,
             )
-            self._held[subject] += 1
             return
 
         # Under one ID of SAML another time may be signed: the later one counts.
         until = max(kept.until, seen.until)
         self._used[seen.digest] = kept._replace(until=until)
 
-    def _check_room(self, subject: str, new: int) -> None:
-        """Raise StoreError where it is full, and IssuanceError where that subject's part is.
-
-        The subject is told of its own part alone.
-        """
+    def _check_room(self, new: int) -> None:
+        """Raise StoreError where it is full."""
         if len(self._used) + new > self._limit:
             raise StoreError(
                 f"{self._limit} assertions are remembered, and there is no room for more: pass a larger limit="
-            )
-
-        # One exchange has two: a login, and the proof of a key.
-        part = max(self._limit // _PARTS, 2)
-        held = self._held[subject]
-        if new and held + new > part:
-            raise IssuanceError(
-                f"this service remembers {held} of your assertions, and takes no more now",
-                "access_denied",
-                f"one subject has {part} of {self._limit} at most",
             )
 
     def is_live(self, task: str, now: int) -> bool:
@@ -225,6 +209,10 @@ class RegistryModel:
             return out is not None and not out.is_over() and now < out.task.deadline
 
     # What `judge` asks, of whoever holds the lock.
+
+    def held(self, subject: str, after: int) -> int:
+        """For `judge` alone."""
+        return sum(kept.subject == subject and kept.until > after for kept in self._used.values())
 
     def used(self, digest: bytes) -> Used | None:
         """For `judge` alone."""
@@ -387,7 +375,6 @@ class RegistryModel:
         for digest, kept in list(self._used.items()):
             if kept.until <= until.used:
                 del self._used[digest]
-                self._forget_held(kept.subject)
                 gone = max(gone, kept.until)
         return gone
 
@@ -423,12 +410,6 @@ class RegistryModel:
         """Before it is noted that a task is over: it no longer counts as live."""
         if not out.is_over():
             _drop(self._live, out.task)
-
-    def _forget_held(self, subject: str) -> None:
-        """An assertion of a subject is forgotten. None is left of one that has none."""
-        self._held[subject] -= 1
-        if not self._held[subject]:
-            del self._held[subject]
 
     def __len__(self) -> int:
         """How many assertions are remembered, for tests and for whoever watches the memory."""

@@ -10,6 +10,8 @@ from captoken.adapters._issuance.rates import MINUTE, Rates, seconds_for
 from captoken.errors import IssuanceError, StoreError
 from captoken.issuance.policy import read
 from captoken.issuance.registry import MemoryRegistry
+from captoken.issuance.registry._rules import PER_SUBJECT
+from captoken.issuance.registry._tables import RegistryTables
 
 from .fixtures import NOW, POLICY, policy
 from .registries import Place, ending, entry, joining, said, seen, tasks
@@ -171,13 +173,17 @@ def test_there_is_always_an_end_of_the_tasks_that_a_subject_has() -> None:
     assert once.ask(**nightly(client_assertion=workflow(jti="2")))["error"] == "unauthorized_client"
 
 
-def test_one_subject_has_a_tenth_of_the_registry_in_memory() -> None:
-    registry = MemoryRegistry(floor=0, limit=100)
+def test_one_subject_has_its_part_of_a_registry(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000, and in memory a tenth of what there is room for. Here ten."""
+    assert RegistryTables._per_subject == PER_SUBJECT == MemoryRegistry(floor=0)._per_subject == 10_000
+    assert MemoryRegistry(floor=0, limit=100)._per_subject == 10 and MemoryRegistry(floor=0, limit=3)._per_subject == 2
+    registry = place.created()
+    monkeypatch.setattr(registry, "_per_subject", 10)
     for number in range(10):
         assert said(registry, entry(f"a{number}", seen(number))) == f"a{number}"
     with pytest.raises(IssuanceError) as caught:
         registry.enter(entry("b", seen(11)))
-    assert caught.value.code == "access_denied" and caught.value.why == "one subject has 10 of 100 at most"
+    assert caught.value.code == "access_denied" and caught.value.why == "one subject has 10 at most"
     assert str(caught.value) == "this service remembers 10 of your assertions, and takes no more now"
     assert said(registry, joining("a0", seen(1))) == "a0", "what is known takes no room"
     assert said(registry, joining("a0")) == "a0"
@@ -186,10 +192,10 @@ def test_one_subject_has_a_tenth_of_the_registry_in_memory() -> None:
 
     # What is over makes room.
     later = {"now": NOW + 1000, "issued_at": NOW + 900}
-    assert said(registry, entry("d", seen(13, until=NOW + 2000), **later)) == "d"
-    assert len(registry) == 1
-    assert said(registry, entry("e", subject="acme:omar", now=NOW + 5000, issued_at=NOW + 5000)) == "e"
-    assert len(registry) == 0, "of whom nothing is kept, nothing is counted"
+    for number in range(13, 23):
+        assert said(registry, entry(f"d{number}", seen(number, until=NOW + 2000), **later)) == f"d{number}"
+    assert said(registry, entry("e", seen(23, until=NOW + 2000), **later)) == "access_denied"
+    assert said(registry, entry("e", seen(23), subject="acme:omar", now=NOW + 5000, issued_at=NOW + 5000)) == "invalid_grant"
 
 
 def test_an_assertion_that_outlives_its_task_is_counted_for_its_subject() -> None:

@@ -802,7 +802,7 @@ def test_54_one_that_is_full_starts_nothing() -> None:
     registry = MemoryRegistry(floor=0, limit=2)
     assert said(registry, entry("a", seen(1), seen(2))) == "a"
     with pytest.raises(StoreError, match="2 assertions are remembered"):
-        registry.enter(entry("b", seen(3)))
+        registry.enter(entry("b", seen(3), subject="acme:omar"))
     assert not registry.is_live("b", NOW) and len(registry) == 2
     assert said(registry, entry("b", seen(1), seen(2))) == "b", "what is known takes no room"
     assert said(registry, entry("c", seen(3, until=NOW + 2000), now=NOW + 1000)) == "c" and len(registry) == 1

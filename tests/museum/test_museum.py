@@ -197,6 +197,8 @@ def holds(replays: Any = None, ledger: Any = None, registry: Any = None, snapsho
         assert registry.is_live(LIVE, NOW) and not registry.is_live(ENDED, NOW)
         assert [(one.number, one.task.id) for one in registry.unpublished()] == [(1, ENDED)]
         registry.keep_names([])
+        with registry._to_read() as run:
+            assert run([("select subject, count(*) from registry_used group by subject", ())])[0] == [("acme:jane", 2)]
     if snapshots is not None:
         assert snapshots.load() == SNAPSHOT + b"\n" + DELTA
         assert snapshots.since(mark(SNAPSHOT)) == [DELTA]

@@ -29,6 +29,9 @@ DAY = 86_400
 # that lives longer, the floor says that it starts nothing.
 REMEMBERED = DAY
 
+# Assertions of one subject that are remembered at a time: so nobody fills it for the others.
+PER_SUBJECT = 10_000
+
 # Seconds between two times that it is looked for what may be forgotten.
 SWEEP = 10
 
@@ -129,6 +132,10 @@ class Known(Protocol):
         """Was the grant taken in that task?"""
         ...
 
+    def held(self, subject: str, after: int) -> int:
+        """How many assertions of a subject are remembered that are good for longer than that."""
+        ...
+
 
 # --- names ---
 
@@ -171,7 +178,9 @@ class Ruling(NamedTuple):
     is_new: bool
 
 
-def ruling_on(entry: Exchange, state: State, known: Known) -> Ruling:
+def ruling_on(
+    entry: Exchange, state: State, known: Known, per_subject: int = PER_SUBJECT
+) -> Ruling:
     """Judge an exchange that is not yet written. Raises IssuanceError and StoreError.
 
     Whoever writes it down writes all of it, or nothing: the assertions with their companions and
@@ -191,6 +200,7 @@ def ruling_on(entry: Exchange, state: State, known: Known) -> Ruling:
 
     if entry.counted and not is_new:
         _check_counted(entry, task, known)
+    _check_held(entry, known, per_subject)
     return Ruling(task, is_new)
 
 
@@ -201,6 +211,19 @@ def _check_counted(entry: Exchange, task: StartedTask, known: Known) -> None:
             f"grant {entry.grant} has a limit, and this task already has its token",
             "access_denied",
             f"{entry.grant} a second time in {task.id}",
+        )
+
+
+def _check_held(entry: Exchange, known: Known, most: int) -> None:
+    """Raise IssuanceError where a subject has its part: it is told of that alone."""
+    digests = {seen.digest for seen in entry.seen}
+    new = sum(known.used(one) is None for one in digests)
+    held = known.held(entry.subject, bounds(entry.now).used)
+    if new and held + new > most:
+        raise IssuanceError(
+            f"this service remembers {held} of your assertions, and takes no more now",
+            "access_denied",
+            f"one subject has {most} at most",
         )
 
 

@@ -10,7 +10,7 @@ one round trip to a server each.
 Tables, all with `registry_` before the name:
 
     state       one row: the times of `State`, and how many changes there were
-    used        assertions, with what they came with, and the task
+    used        assertions, with what they came with, the task and the subject
     tasks       tasks; `past` is 1 where somebody saw one past its deadline, `ended` where it ended
     taken       which grants were taken in a task, by which session
     voids       logins that are over
@@ -24,6 +24,7 @@ A session that there is none of is the empty text, and so is the grant of a void
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -33,6 +34,7 @@ from typing import Any, ClassVar, TypeAlias
 from captoken._format.errors import StoreError
 from captoken.issuance.registry._rules import (
     DAY,
+    PER_SUBJECT,
     KnownTask,
     Logout,
     Ruling,
@@ -85,7 +87,20 @@ _LOGINS = (
     "create index registry_logins_by_time on registry_logins (until)",
 )
 
-# In the words of SQLite. `{blob}` and `{int}` are the types of bytes and numbers.
+# The subject stays with the assertion: its task may be forgotten first.
+_BY_SUBJECT = "create index registry_used_by_subject on registry_used (subject, until)"
+_SUBJECTS = (
+    "alter table registry_used add column {once}subject text not null default ''",
+    """
+    update registry_used set subject = coalesce(
+        (select t.subject from registry_tasks t where t.id == registry_used.task), ''
+    )
+    """,
+    _BY_SUBJECT,
+)
+
+# In the words of SQLite. `{blob}` and `{int}` are the types of bytes and numbers; `{once}` is where
+# a database says that there may be such a column.
 TABLES = (
     """
     create table registry_state (
@@ -95,10 +110,12 @@ TABLES = (
     """,
     """
     create table registry_used (
-        digest {blob} primary key, companions {blob}, task text not null, until {int} not null
+        digest {blob} primary key, companions {blob}, task text not null, until {int} not null,
+        subject text not null default ''
     )
     """,
     "create index registry_used_by_time on registry_used (until)",
+    _BY_SUBJECT,
     """
     create table registry_tasks (
         id text primary key, granted text not null, subject text not null, actor text,
@@ -153,24 +170,27 @@ def schema_by(
     `grants`: what else a new table wants, so that whoever could read and write the others can do
     so there.
     """
-    names = spell(_NAMES.replace("create table ", "create table if not exists "))
+    names, *logins = map(_once, (_NAMES, *_LOGINS))
     words = f"{SAYS_VERSION}, and keeps by which names providers are known (registry_names)"
-    logins = [
-        one.replace("create table ", "create table if not exists ").replace(
-            "create index ", "create index if not exists "
-        )
-        for one in _LOGINS
-    ]
     return Schema(
         "registry",
         (
-            SchemaChange(words, (names, *grants("registry_names"))),
+            SchemaChange(words, (spell(names), *grants("registry_names"))),
             SchemaChange(
                 "keeps the logins of people (registry_logins)",
                 (*map(spell, logins), *grants("registry_logins")),
             ),
+            SchemaChange(
+                "counts the used assertions of each subject",
+                tuple(spell(_once(one)) for one in _SUBJECTS),
+            ),
         ),
     )
+
+
+def _once(statement: str) -> str:
+    """The same, where there may be such a table or index already."""
+    return re.sub(r"create (table|index) ", r"create \1 if not exists ", statement)
 
 
 _CHANGES = """
@@ -196,6 +216,7 @@ _LIVE = """
     where subject == ? and granted == ? and past == 0 and ended == 0 and deadline > ?
 """
 _BEGUN = "select count(*) from registry_tasks where subject == ? and granted == ? and begun > ?"
+_HELD = "select count(*) from registry_used where subject == ? and until > ?"
 _TAKEN = "select count(*) from registry_taken where task == ? and granted == ?"
 
 
@@ -248,6 +269,9 @@ class _Known:
     def is_taken(self, task: str, grant: str) -> bool:
         return int(self.rows(_TAKEN, task, grant)[0][0]) > 0
 
+    def held(self, subject: str, after: int) -> int:
+        return int(self.rows(_HELD, subject, after)[0][0])
+
 
 def _questions(state: Statement, entry: Exchange) -> list[Statement]:
     """What is asked before an entry is judged, as far as that is known before."""
@@ -255,6 +279,7 @@ def _questions(state: Statement, entry: Exchange) -> list[Statement]:
         state,
         (_LOGOUTS, _whose(entry.provider, entry.session, entry.subject)),
         (_KEPT, (entry.task,)),
+        (_HELD, (entry.subject, bounds(entry.now).used)),
     ]
     asked += [(_USED, (seen.digest,)) for seen in entry.seen]
     if entry.most_live is not None:
@@ -285,6 +310,7 @@ class RegistryTables(ABC):
 
     # Where the tables lie, for errors.
     _server: ClassVar[str] = "SQLite"
+    _per_subject = PER_SUBJECT
 
     @abstractmethod
     def _to_write(self) -> AbstractContextManager[Run]:
@@ -340,7 +366,7 @@ class RegistryTables(ABC):
         with self._to_enter(asked) as (run, told, last):
             known = _Known(run, asked, told)
             state = state_of(known.rows(times, *values), self._server)
-            verdict = ruling_on(entry, state, known)
+            verdict = ruling_on(entry, state, known, self._per_subject)
             self._sweep(run, state, entry.now)
             last += self._written(run, entry, verdict)
             return verdict.task
@@ -366,11 +392,13 @@ class RegistryTables(ABC):
 
         # The companions that an assertion had the first time are kept.
         used = """
-            insert into registry_used as u (digest, companions, task, until) values (?, ?, ?, ?)
+            insert into registry_used as u (digest, companions, task, until, subject)
+                values (?, ?, ?, ?, ?)
             on conflict (digest) do update set until = excluded.until where excluded.until > u.until
         """
         for seen in entry.seen:
-            made.append((used, (seen.digest, seen.companions, task.id, seen.until)))
+            shown = (seen.digest, seen.companions, task.id, seen.until, entry.subject)
+            made.append((used, shown))
         return made
 
     def is_live(self, task: str, now: int) -> bool:

@@ -15,7 +15,7 @@ from threading import Lock
 from time import time
 from weakref import finalize
 
-from captoken._format.errors import IssuanceError, StoreError
+from captoken._format.errors import StoreError
 from captoken.issuance.registry._logins import LoginTables
 from captoken.issuance.registry._rules import Ruling, first_floor
 from captoken.issuance.registry._tables import TABLES, Run, Statement, begin
@@ -26,28 +26,22 @@ from captoken.stores.own_process import OwnProcess
 # Of so many parts one subject may have one.
 _PARTS = 10
 
-# How many assertions there are of each subject, and of all under the empty name. The subject stays
-# with the assertion, since its task may be forgotten first.
+# How many assertions there are.
 _ROOM = (
-    "alter table registry_used add column subject text",
-    "create table registry_held (subject text primary key, many integer not null)",
+    "create table registry_held (many integer not null)",
+    "insert into registry_held values (0)",
     """
     create trigger registry_more after insert on registry_used begin
-        update registry_used set subject = (select subject from registry_tasks where id = new.task)
-            where digest = new.digest;
-        insert into registry_held
-            select subject, 1 from registry_tasks where id = new.task union all select '', 1
-            on conflict do update set many = many + 1;
+        update registry_held set many = many + 1;
     end
     """,
     """
     create trigger registry_less after delete on registry_used begin
-        update registry_held set many = many - 1 where subject in ('', old.subject);
-        delete from registry_held where many = 0;
+        update registry_held set many = many - 1;
     end
     """,
 )
-_HELD = "select coalesce(sum(many), 0) from registry_held where subject == ?"
+_HELD = "select many from registry_held"
 _KNOWN = "select count(*) from registry_used where digest == ?"
 
 
@@ -77,6 +71,9 @@ class MemoryRegistry(LoginTables):
         self._lock = Lock()
         self._process = OwnProcess()
         self._limit = limit
+
+        # One exchange has two: a login, and the proof of a key.
+        self._per_subject = max(limit // _PARTS, 2)
         self._database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         finalize(self, self._database.close)
         with self._to_write() as run:
@@ -108,36 +105,22 @@ class MemoryRegistry(LoginTables):
     _to_read = _to_write
 
     def _written(self, run: Run, entry: Exchange, verdict: Ruling) -> list[Statement]:
-        """What is written, if it fits. Raises StoreError and IssuanceError."""
+        """What is written, if it fits. Raises StoreError."""
         self._check_room(run, entry)
         return super()._written(run, entry, verdict)
 
     def _check_room(self, run: Run, entry: Exchange) -> None:
-        """Raise StoreError where it is full, and IssuanceError where that subject's part is.
-
-        The subject is told of its own part alone.
-        """
+        """Raise StoreError where it is full."""
         digests = {seen.digest for seen in entry.seen}
-        room = [(_HELD, ("",)), (_HELD, (entry.subject,))]
-        counted = run([*room, *((_KNOWN, (digest,)) for digest in digests)])
-        every, held, *known = [rows[0][0] for rows in counted]
-        new = known.count(0)
-        if every + new > self._limit:
+        counted = run([(_HELD, ()), *((_KNOWN, (digest,)) for digest in digests)])
+        every, *known = [rows[0][0] for rows in counted]
+        if every + known.count(0) > self._limit:
             raise StoreError(
                 f"{self._limit} assertions are remembered, and there is no room for more: pass a "
                 "larger limit="
             )
 
-        # One exchange has two: a login, and the proof of a key.
-        part = max(self._limit // _PARTS, 2)
-        if new and held + new > part:
-            raise IssuanceError(
-                f"this service remembers {held} of your assertions, and takes no more now",
-                "access_denied",
-                f"one subject has {part} of {self._limit} at most",
-            )
-
     def __len__(self) -> int:
         """How many assertions are remembered, for tests and for whoever watches the memory."""
         with self._to_read() as run:
-            return int(run([(_HELD, ("",))])[0][0][0])
+            return int(run([(_HELD, ())])[0][0][0])

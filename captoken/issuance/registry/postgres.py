@@ -55,7 +55,7 @@ _KIND = "registry"  # among the floors, which have a row for each kind of store
 
 def _typed(statement: str) -> str:
     """One of the statements that make the tables, with the types that PostgreSQL has."""
-    return statement.format(int="bigint", blob="bytea")
+    return statement.format(int="bigint", blob="bytea", once="if not exists ")
 
 
 def _statements(schema: str) -> str:

@@ -30,7 +30,8 @@ from captoken.stores.sqlite import SQLiteStore
 
 def _in_sqlite(statement: str) -> str:
     """One of the statements that make the tables, with the types that SQLite has."""
-    return statement.format(int="integer", blob="blob") + " strict" * ("create table" in statement)
+    typed = statement.format(int="integer", blob="blob", once="")
+    return typed + " strict" * ("create table" in statement)
 
 
 class SQLiteRegistry(LoginTables, SQLiteStore):
