@@ -9,6 +9,8 @@ import asyncio
 import gzip
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import stat
@@ -237,6 +239,42 @@ def test_a_request_over_http_2_is_judged_as_any_other(world: World) -> None:
         answer = client.get(f"{world.origin}/h11/v1/items/7?q=a%20b", headers=headers)
         assert answer.status_code == 200 and answer.json()["query"] == [["q", "a b"]]
         assert client.get(f"{world.origin}/h11/v1/items/7?q=a&q=b", headers=headers).status_code == 400
+
+
+def test_whoever_has_the_page_alone_gets_an_answer(tmp_path: Path) -> None:
+    """The commands of its first section, as they stand there, but for the ports."""
+    section = (Path(ROOT) / "docs/gateway-envoy.md").read_text("utf-8").partition("## In fifteen minutes")[2].partition("\n## ")[0]
+    (file,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    prepare, start, call = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "captoken").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m captoken "$@"\n')
+    (tmp_path / "captoken").chmod(0o700)
+    env = {"PYTHONPATH": ROOT, "PATH": f"{tmp_path}:{Path(program('envoy')).parent}:{os.environ['PATH']}"}
+    port = free_port()
+
+    def run(commands: str) -> str:
+        return subprocess.run(["bash", "-ec", commands], cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+
+    with echoing("h11") as url, ExitStack() as stack:
+        (tmp_path / "gateway.toml").write_text(file.replace("127.0.0.1:8790", f"127.0.0.1:{port}").replace("http://127.0.0.1:9000", url))
+        run(prepare.replace("KEY-OF-THE-SERVICE", KEY))
+        asked, proxy = (shlex.split(line) for line in start.splitlines())
+        stack.enter_context(listed([str(tmp_path / "captoken"), *asked[1:], "--json"], cwd=tmp_path, env=env))
+        command = [program("envoy"), *proxy[1:], "--use-dynamic-base-id", "--concurrency", "1"]
+        stack.enter_context(running(command, port, tmp_path / "envoy.log", cwd=tmp_path, env=env))
+        said = run(call.replace("127.0.0.1:8790", f"127.0.0.1:{port}"))
+    assert '"segments": ["pages", "7"]' in said and '"code": "tool"' in said
+    assert "allowed" in said and "wiki.pages.get" in said
+
+
+@contextmanager
+def listed(command: list[str], **options: Any) -> Iterator[None]:
+    """A program that says in a line that it has begun, until the block ends."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline()
+            yield
+        finally:
+            process.terminate()
 
 
 # --- services that answer as they like ------------------------------------------------------------

@@ -23,6 +23,7 @@ from captoken import Issuer, Keyring
 from captoken.stores.sqlite import SQLiteLedger
 from tests.adapters.gateway_echo import KEY, echoing
 from tests.adapters.proxying import Heard, ask, free_port, over_http_2, program, running
+from tests.adapters.serving import exchange
 
 pytestmark = pytest.mark.proxies
 
@@ -186,6 +187,11 @@ def test_what_may_not_pass_reaches_no_service(world: World, target: str) -> None
     answer = world.ask(target, "X-Forwarded-Uri: /shop/v1/items/7", "X-Original-URI: /shop/v1/items/7", token=world.token(audience))
     assert 300 <= answer.status < 500 and world.seen() == before, answer
     assert KEY not in str(answer)
+
+
+def test_a_client_without_a_token_is_told_once_how_to_show_one(world: World) -> None:
+    raw = exchange(world.origin, b"GET /shop/v1/items/7 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert raw.startswith(b"HTTP/1.1 401 ") and raw.lower().count(b"\r\nwww-authenticate:") == 1, raw
 
 
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])

@@ -163,9 +163,9 @@ http {{
             proxy_set_header X-Forwarded-Method "";
             include secret.conf;
         }}
+        # nginx itself passes on the challenge of a 401.
         location @captoken_unknown {{
             default_type application/problem+json;
-            add_header WWW-Authenticate $captoken_challenge always;
             add_header Cache-Control no-store always;
             return 401 $captoken_refusal;
         }}
