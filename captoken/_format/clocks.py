@@ -44,12 +44,19 @@ def read_clock(clock: Clock) -> int:
         read_clock(lambda: 1767225600.9)     # 1767225600
         read_clock(lambda: float("nan"))     # ValueError
     """
-    return floor(read_exactly(clock))
+    now = clock()
+    if type(now) is float and isfinite(now):
+        return floor(now)
+    return floor(_checked(now))
 
 
 def read_exactly(clock: Clock) -> float:
     """The same with its part of a second, for spans of less than one. Raises as `read_clock`."""
-    now = clock()
+    return _checked(clock())
+
+
+def _checked(now: float) -> float:
+    """What a clock gave, if it is a finite number."""
     if type(now) is int:
         return now
     # By exact type: a clock that gives True, or a Decimal, was not meant as a clock.
