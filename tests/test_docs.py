@@ -27,6 +27,8 @@ PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 RECIPES = {"issuance-certificates.md", "issuance-github.md", "issuance-kubernetes.md", "issuance-spire.md"}
 # Need large packages, so that not every machine has them: `.ci/nightly large` runs these pages.
 ELSEWHERE = {"agents-claude.md": "claude_agent_sdk", "agents-google-adk.md": "google.adk"}
+# A client of a server that a command of the page starts: `issuance/test_login_clients.py` runs it.
+RECIPES |= {"mcp-login.md"}
 # They show what one keyring does at several servers: a verifier warns of it. No other page gives a server the keys of all.
 WITH_ALL_KEYS = {"bearer.md", "keywords.md", "planning.md", "rotation.md"}
 # Text that follows Python on a page and is not its output begins so: the files of other programs, and what a command wrote.

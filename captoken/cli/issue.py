@@ -17,7 +17,7 @@ from captoken.cli import files, serving, words
 from captoken.cli.groups import InOrder
 from captoken.cli.operate import operators
 from captoken.cli.options import clock, json_option, now_option, seconds
-from captoken.cli.output import ToStderr, answer, say_json, tell
+from captoken.cli.output import ToStderr, answer, say_json, tell, warn
 from captoken.cli.postgres import connected, needing
 from captoken.cli.values import DURATION, FILE, OBJECT
 from captoken.keys.secret import AuditKey, DischargerKey, OperatorKey
@@ -396,6 +396,13 @@ def _registry(place: str, create: bool) -> SQLiteRegistry | PostgresRegistry:
     return SQLiteRegistry.create(place) if create else SQLiteRegistry(place)
 
 
+# What calls a tool of the trial, with Node 22.19 or newer.
+INSPECTOR = (
+    "MCP_AUTO_OPEN_ENABLED=true npx @modelcontextprotocol/inspector@2 --cli {origin}/mcp "
+    "--client-id inspector --method tools/call --tool-name read_note --tool-arg name=milk"
+)
+
+
 def _serve_trial(host: str, port: int, as_json: bool) -> None:
     """A login to try, on this computer alone."""
     if host not in ("127.0.0.1", "localhost", "::1"):
@@ -413,6 +420,8 @@ def _serve_trial(host: str, port: int, as_json: bool) -> None:
             say_json({"mcp": f"{origin}/mcp", "client": "inspector"}, indent=None)
         tell(f"A trial: an MCP server is at {origin}/mcp, and a login at {origin}")
         tell("Anybody on this computer can log in as anybody. Ctrl-C ends it, and forgets all")
+        tell("Next, in another terminal (for a client in Python: captoken docs mcp-login):")
+        warn(f"  {INSPECTOR.format(origin=origin)}")
 
     _log_to_stderr()
     serving.run(uvicorn.Server(_config(Trial(origin), "127.0.0.1", port)), begin=announce)

@@ -23,6 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
+from captoken.cli import issue
 from captoken.cli.trial.command import Trial
 from tests.adapters.serving import listening, origin_of, served
 
@@ -31,6 +32,7 @@ from .office import node
 
 DOCUMENT = {"client_id": APP, "client_name": "App", "redirect_uris": ["http://127.0.0.1/callback"]}
 BACK = "http://127.0.0.1:5678/callback"
+PAGE = (Path(__file__).parents[2] / "docs" / "mcp-login.md").read_text("utf-8")
 
 
 @pytest.fixture
@@ -217,6 +219,36 @@ def test_fastmcps_client(trial: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for browser in browsers:
             browser.join()
         person.web.close()
+
+
+@pytest.mark.filterwarnings("ignore:Using in-memory token storage:UserWarning")
+def test_the_client_of_the_page(trial: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/mcp-login.md, as it stands there."""
+    person = Person(trial)
+    browsers: list[threading.Thread] = []
+
+    def visit(address: str) -> None:
+        httpx.get(person.send(person.form(person.go(address))).headers["location"])
+
+    monkeypatch.setattr("webbrowser.open", opening(visit, browsers))
+    (client,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert client.count("\n") <= 16
+    try:
+        exec(compile(client.replace("http://127.0.0.1:8700", trial), "client.py", "exec"), {"__name__": "__main__"})
+    finally:
+        for browser in browsers:
+            browser.join()
+        person.web.close()
+    assert capsys.readouterr().out.endswith("Buy milk.\n")
+
+
+def test_the_command_that_the_trial_names_is_that_of_the_page(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """`captoken issue serve --try` says what comes next, and where."""
+    monkeypatch.setattr(issue.serving, "run", lambda server, *, begin, **_: begin())
+    issue._serve_trial("127.0.0.1", 8711, as_json=False)
+    *_, what, command = capfd.readouterr().err.splitlines()
+    assert "Next, in another terminal" in what
+    assert command.strip().replace(":8711", ":8700") in " ".join(PAGE.replace("\\\n", " ").split())
 
 
 @pytest.mark.node
