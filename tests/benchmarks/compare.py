@@ -15,7 +15,8 @@ import ssl
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -516,12 +517,31 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=25, help="interleaved rounds (default: 25)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file too")
     parser.add_argument("--record", action="store_true", help="keep the figures: docs/benchmarks.md is written from them")
+    parser.add_argument("--load", type=int, default=0, metavar="N", help="with so many other processes busy: kept beside the other run")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
     if options.record and options.only:
         parser.error("--record: keeps a whole run, so not with --only")
 
+    with busy(options.load):
+        measure(options)
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """So many other processes beside this one, which do nothing but run."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measure what was asked for, and say what came of it."""
     pinned = pin()
     run = Run([Captoken(), *(peer() for peer in PEERS)], options.rounds)
     facts = circumstances(run.contestants, pinned)
@@ -555,4 +575,4 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         options.json.write_text(json.dumps({"facts": facts} | figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if options.record:
-        keep("peers", facts, figures)
+        keep("peers, under load" if options.load else "peers", facts | {"busy beside it": str(options.load)}, figures)

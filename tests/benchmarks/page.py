@@ -16,6 +16,7 @@ from . import record
 PAGE = record.ROOT / "docs" / "benchmarks.md"
 _TABLE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
+LOADED = "under load"
 OURS = "captoken"
 LINKS = "captoken, links seen"
 TEXTS = "captoken, text seen"
@@ -69,10 +70,12 @@ SIZES = (("as minted", "size, one hop"), ("after ten hand-overs", "size, ten del
 
 
 class Figures:
-    """The figures of the comparison, by scenario and contestant."""
+    """The figures of the comparison, by scenario and contestant; and those of the run under load, if there is one."""
 
     def __init__(self, part: dict[str, Any]) -> None:
         self.rows = {(row["scenario"], row["contestant"]): row for row in part["rows"]}
+        loaded = part.get(LOADED)
+        self.loaded = None if loaded is None else Figures(loaded)
 
     def median(self, scenario: str, contestant: str) -> float | None:
         """The median, where it was measured."""
@@ -84,12 +87,18 @@ class Figures:
 
         The ratios of a run are medians over rounds, and to the captoken that remembers nothing.
         """
-        own = self.rows.get((scenario, ours))
         found: list[str] = []
         for peer in peers:
-            theirs = self.rows.get((scenario, peer))
-            found.append("–" if own is None or theirs is None else _times(theirs["ratio"] / own["ratio"]))
+            both = [self.ratio(scenario, ours, peer)]
+            if self.loaded is not None:
+                both.append(self.loaded.ratio(scenario, ours, peer))
+            found.append(_times(*[one for one in both if one is not None]))
         return found
+
+    def ratio(self, scenario: str, ours: str, peer: str) -> float | None:
+        """How many times that of captoken one of them takes in this run, where both were measured."""
+        own, theirs = self.rows.get((scenario, ours)), self.rows.get((scenario, peer))
+        return None if own is None or theirs is None else theirs["ratio"] / own["ratio"]
 
 
 def times(part: dict[str, Any]) -> list[str]:
@@ -141,13 +150,26 @@ def targets(part: dict[str, Any]) -> list[str]:
         "",
     ]
     lines += [f"- {one['claim']}: {one['reached']:.3g}" for one in missed] or ["- none"]
+    if LOADED in part:
+        lines += ["", f"Beside {part[LOADED]['facts']['busy beside it']} busy processes, {agreeing(part)}."]
     return lines
 
 
+def agreeing(part: dict[str, Any]) -> str:
+    """In how many of their ratios both runs agree."""
+    again = Figures(part[LOADED]).rows
+    both = [(row["ratio"], again[place]["ratio"]) for place, row in Figures(part).rows.items() if place in again]
+    alike = sum(0.9 <= loaded / quiet <= 1.1 for quiet, loaded in both)
+    return f"{alike} of {len(both)} ratios are the same within 10 %"
+
+
 def circumstances(part: dict[str, Any]) -> list[str]:
-    """On what it was measured."""
+    """On what it was measured: once, or once more under load."""
     facts = part["facts"]
-    return table("measured on", "") + [cells(name, str(facts[name])) for name in facts]
+    if LOADED not in part:
+        return table("measured on", "") + [cells(name, str(facts[name])) for name in facts]
+    again = part[LOADED]["facts"]
+    return table("measured on", "", "and again on") + [cells(name, str(facts[name]), str(again.get(name, "–"))) for name in facts]
 
 
 def guards(part: dict[str, Any]) -> list[str]:
@@ -224,9 +246,13 @@ def cells(*texts: str) -> str:
     return "| " + " | ".join(texts) + " |"
 
 
-def _times(ratio: float) -> str:
-    said = f"{ratio:.0f} ×" if ratio >= 10 else f"{ratio:.2g} ×"
-    return f"**{said}**" if ratio < 0.95 else said
+def _times(*ratios: float) -> str:
+    """One ratio, or from the least of both runs to the largest. In bold where both are below 1."""
+    if not ratios:
+        return "–"
+    each = dict.fromkeys(f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}" for ratio in sorted(ratios))
+    said = f"{' to '.join(each)} ×"
+    return f"**{said}**" if max(ratios) < 0.95 else said
 
 
 def _time(microseconds: float | None) -> str:
@@ -240,7 +266,8 @@ def written(page: str, kept: dict[str, Any], tables: Tables = TABLES) -> str:
 
     def made(found: re.Match[str]) -> str:
         part, make = tables[found[2]]
-        return found[1] + "\n".join(make(kept[part])) + "\n" + found[3]
+        loaded = {LOADED: again} if (again := kept.get(f"{part}, {LOADED}")) else {}
+        return found[1] + "\n".join(make(kept[part] | loaded)) + "\n" + found[3]
 
     return linked(_TABLE.sub(made, page), "docs/benchmarks.md")
 

@@ -1,6 +1,7 @@
 """What was measured, kept: the page of figures is written from it, and from nothing else.
 
     python -m tests.benchmarks --record           # measure, and keep what came of it; guards, gateway, rows and control likewise
+    python -m tests.benchmarks --record --load 8  # the same while eight other processes are busy: kept beside it
     python -m tests.benchmarks.page               # write the tables of docs/benchmarks.md from what is kept
     python -m tests.benchmarks.record             # before a release: is what is kept as new as what it measures?
 
@@ -21,9 +22,12 @@ from typing import Any
 ROOT = Path(__file__).parent.parent.parent
 RECORD = Path(__file__).with_name("record.json")
 
+KERNEL = ("captoken/_format", "captoken/_language", "captoken/_verification", "captoken/_writing")
+
 # What each part measures. A change there makes its figures old.
 MEASURED = {
-    "peers": ("captoken/_format", "captoken/_language", "captoken/_verification", "captoken/_writing"),
+    "peers": KERNEL,
+    "peers, under load": KERNEL,
     "guards": ("captoken/adapters", "captoken/tools.py", "captoken/current.py"),
     "gateway": ("captoken/adapters/_gateway", "captoken/adapters/gateway.py", "captoken/adapters/_http", "captoken/adapters/asgi.py"),
     "gateway_mcp": ("captoken/adapters/_gateway", "captoken/adapters/gateway.py", "captoken/adapters/_mcp"),
@@ -84,6 +88,8 @@ def outdated() -> list[str]:
     kept = read()
     found = []
     for part, paths in MEASURED.items():
+        if part not in kept:
+            continue
         commit = kept[part]["facts"]["commit"]
         since = _git("log", "--oneline", "-1", f"{commit}..HEAD", "--", *paths)
         if since:

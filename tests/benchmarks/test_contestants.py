@@ -1,5 +1,6 @@
 """captoken's side of the benchmarks decides what it is timed for, and its sizes hold. Nothing here looks at a clock."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,18 @@ def test_each_call_verifies_what_it_says(
         work()
         assert len(counted) == calls * each
     assert len(verify(each)) == each
+
+
+def test_a_run_under_load_stands_beside_the_other() -> None:
+    """The page gives both ratios where they differ, on what each was measured, and how many agree."""
+    kept = record.read()
+    loaded = copy.deepcopy(kept["peers"])
+    loaded["facts"]["busy beside it"] = "8"
+    (row,) = (one for one in loaded["rows"] if (one["scenario"], one["contestant"]) == ("authorize, one hop", "biscuit-python"))
+    quiet, row["ratio"] = row["ratio"], 2 * row["ratio"]
+    text = page.written(page.PAGE.read_text("utf-8"), {**kept, "peers, under load": loaded})
+    assert f"{quiet:.2g} to {2 * quiet:.0f} ×" in text and "| and again on |" in text
+    assert f"Beside 8 busy processes, {len(loaded['rows']) - 1} of {len(loaded['rows'])} ratios are the same within 10 %." in text
 
 
 @pytest.mark.parametrize(("hops", "characters"), [(0, 400), (10, 2_100)])
