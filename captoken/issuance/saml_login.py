@@ -6,8 +6,9 @@
 
 1. A response says which assertion is in it, and nothing else that is believed. That assertion is
    verified as every other one: see `saml` and `identity`.
-2. What comes back is of this very login, which `check_answers` looks at. An identity provider
-   that sends a response unasked is refused.
+2. What comes back is of this very login, which `check_answers` looks at: the ID of a request is a
+   digest of a secret that stays in the browser. So an answer that was stolen on its way is of no
+   use in another one, and what a provider sends unasked is refused.
 3. A request is signed where there is a key. The answer does not depend on that.
 """
 
@@ -19,8 +20,9 @@ import time
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from captoken._format import primitives
@@ -47,8 +49,8 @@ class SamlProvider(NamedTuple):
     # The one NameID format to ask for, in full.
     name_id: str | None = None
 
-    # The private key that requests are signed with: RSA, in PEM.
-    key: str | None = None
+    # What requests are signed with: see `read_key`.
+    key: Any = None
     clock: Callable[[], float] = time.time
 
     def begin(
@@ -56,9 +58,10 @@ class SamlProvider(NamedTuple):
     ) -> tuple[str, Attempt]:
         """Where to send the browser, and the attempt, which stays with it.
 
-        With a `max_age` of 0 the provider is asked for a new login. Raises IssuanceError.
+        With a `max_age` of 0 the provider is asked for a new login.
         """
-        state, id = secrets.token_urlsafe(32), f"_{secrets.token_hex(16)}"
+        state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        id = _id_of(verifier)
         asked = {
             "SAMLRequest": _deflated(self._request(id, redirect, max_age, acr)),
             "RelayState": state,
@@ -68,7 +71,7 @@ class SamlProvider(NamedTuple):
         if self.key is not None:
             query += f"&Signature={quote(b64encode(_signed(query, self.key)), safe='')}"
         address = f"{self.sso}{'&' if '?' in self.sso else '?'}{query}"
-        return address, Attempt(state, id, "", redirect, max_age)
+        return address, Attempt(state, "", verifier, redirect, max_age)
 
     def _request(self, id: str, redirect: str, max_age: int, acr: str | None) -> str:
         """An AuthnRequest (SAML 2.0 Core, 3.4.1)."""
@@ -96,7 +99,8 @@ class SamlProvider(NamedTuple):
         try:
             if len(text) > RESPONSE_CHARS:
                 raise XmlError(f"it is longer than {RESPONSE_CHARS} characters")
-            return saml.assertion_in(_decoded(text), self.issuer, attempt.redirect, attempt.nonce)
+            request = _id_of(attempt.verifier)
+            return saml.assertion_in(_decoded(text), self.issuer, attempt.redirect, request)
         except XmlError as error:
             raise _refused(str(error)) from None
 
@@ -107,8 +111,33 @@ def check_answers(identity: Identity, attempt: Attempt) -> None:
     The provider has signed which one it answers.
     """
     answered = str(identity.claims.get("nonce", ""))
-    if not primitives.equal(answered.encode(), attempt.nonce.encode()):
+    if not primitives.equal(answered.encode(), _id_of(attempt.verifier).encode()):
         raise _refused("it answers no request of this login")
+
+
+def read_key(pem: str) -> Any:
+    """The private key of a text in PEM: RSA. Takes a tenth of a second.
+
+    Raises IssuanceError, which does not tell what is there.
+    """
+    with extra("saml"):
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric import rsa
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(pem.encode(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a password
+        key = None
+    if isinstance(key, rsa.RSAPrivateKey) and MIN_RSA <= key.key_size <= MAX_RSA:
+        return key
+    why = "login.secret_file: no private key of RSA in PEM without a password"
+    raise IssuanceError("try again later", "temporarily_unavailable", why)
+
+
+def _id_of(verifier: str) -> str:
+    """The ID of the request of an attempt. It does not tell the verifier."""
+    return f"_{sha256(verifier.encode()).hexdigest()}"
 
 
 def _refused(message: str) -> IssuanceError:
@@ -129,18 +158,11 @@ def _decoded(text: str) -> bytes:
         raise XmlError("it is no base64") from None
 
 
-def _signed(query: str, pem: str) -> bytes:
-    """The signature over a query. Raises IssuanceError, which does not tell what the key is."""
+def _signed(query: str, key: Any) -> bytes:
+    """The signature over a query."""
     with extra("saml"):
         from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import padding, rsa
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+        from cryptography.hazmat.primitives.asymmetric import padding
 
-    try:
-        key = load_pem_private_key(pem.encode(), None)
-    except (ValueError, TypeError):  # TypeError: it has a password
-        key = None
-    if not isinstance(key, rsa.RSAPrivateKey) or not MIN_RSA <= key.key_size <= MAX_RSA:
-        why = "login.secret_file: no private key of RSA in PEM without a password"
-        raise IssuanceError("try again later", "temporarily_unavailable", why)
-    return key.sign(query.encode(), padding.PKCS1v15(), hashes.SHA256())
+    signature: bytes = key.sign(query.encode(), padding.PKCS1v15(), hashes.SHA256())
+    return signature

@@ -89,7 +89,7 @@ BCP: dict[str, list[tuple[str, str]] | str] = {
     "grant downgrade": [(HERE, "test_a_refresh_asks_the_policy_of_now"), (HERE, "test_2_4_no_other_grant_is_taken"),
                         (LOGIN, "test_a_grant_of_one_way_is_not_taken_by_the_other")],
     "SAML: unsolicited, replayed, for others, wrapped": [
-        (SAML, "test_an_answer_to_no_request_is_refused"), (SAML, "test_an_assertion_is_used_once"), (SAML, "test_no_assertion_is_wrapped_around_one_that_is_signed"),
+        (SAML, "test_an_answer_to_no_request_is_refused"), (SAML, "test_an_answer_that_was_stolen_on_its_way_is_of_no_use_in_another_browser"), (SAML, "test_an_assertion_is_used_once"), (SAML, "test_no_assertion_is_wrapped_around_one_that_is_signed"),
         (SAML, "test_an_assertion_for_anybody_else_or_of_anybody_else_is_refused"),
     ],
     "credentials in logs, in the trail, in the registry": [(HERE, "test_no_credential_is_logged_recorded_or_kept")],

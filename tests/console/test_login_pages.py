@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,13 @@ from urllib.parse import parse_qs, urlencode
 
 import httpx
 import pytest
+import uvicorn
 
 from captoken.cli.trial.command import Trial
 from tests.adapters.serving import listening, origin_of, served
-from tests.issuance.logging_in import VERIFIER
+from tests.issuance import test_saml_login as saml
+from tests.issuance.logging_in import VERIFIER, House
+from tests.issuance.saml_idp import certificate, private_pem
 
 pytestmark = pytest.mark.browser
 
@@ -57,6 +61,42 @@ def page_of(chromium: Any, **facts: Any) -> Iterator[Any]:
     context = chromium.new_context(**facts)
     yield context.new_page()
     context.close()
+
+
+class Idp:
+    """A provider of SAML on another site: a page with a form that leads back."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        asked = saml.Asked.of(scope["query_string"].decode())
+        fields = "".join(f'<input type="hidden" name="{name}" value="{value}">' for name, value in saml.answered(asked, saml.signed(asked)).items())
+        body = f'<form method="post" action="{asked.back}">{fields}<button>Go on</button></form>'
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+        await send({"type": "http.response.body", "body": body.encode()})
+
+
+def test_a_provider_of_saml_on_another_site_posts_its_answer(chromium: Any, tmp_path: Path) -> None:
+    """What a browser does with cookies then: the one of this login comes along, and the session that begins is there on the next page."""
+    (tmp_path / "cert.pem").write_text(certificate("rsa"))
+    (tmp_path / "key.pem").write_text(private_pem("rsa"))
+    with listening() as idp, served(Idp(), idp) as at, listening() as one:
+        origin = f"https://127.0.0.1:{one.getsockname()[1]}"
+        policy = saml.SAML_POLICY.replace(saml.SSO, f"{at.replace('127.0.0.1', 'localhost')}/sso")
+        config = uvicorn.Config(
+            House(origin, policy=policy), log_level="critical", lifespan="on", ssl_certfile=str(tmp_path / "cert.pem"), ssl_keyfile=str(tmp_path / "key.pem")
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([one],))
+        thread.start()
+        try:
+            with page_of(chromium, ignore_https_errors=True) as page:
+                page.goto(f"{origin}/grants")
+                assert page.url.startswith("http://localhost:")
+                page.get_by_role("button", name="Go on").click()
+                page.wait_for_url(f"{origin}/grants**")
+                assert "corp:jane" in page.inner_text("main")
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def asks(origin: str, application: Application, **more: str) -> str:

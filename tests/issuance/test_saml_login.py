@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import json
 import zlib
 from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 from time import time
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -26,7 +29,7 @@ from captoken.issuance.oidc import Attempt
 from captoken.issuance.policy import read
 from captoken.issuance.registry import Ending
 from captoken.issuance.registry.sqlite import SQLiteRegistry
-from captoken.issuance.saml_login import SamlProvider
+from captoken.issuance.saml_login import SamlProvider, read_key
 from captoken.testing import FixedClock
 
 from .logging_in import POLICY, House, Person, boxes, code_in, house
@@ -97,7 +100,10 @@ class Asked(NamedTuple):
         assert answer.status_code == 303, answer.text
         address = answer.headers["location"]
         assert address.startswith(f"{SSO}&")
-        query = address.removeprefix(f"{SSO}&")
+        return cls.of(address.removeprefix(f"{SSO}&"))
+
+    @classmethod
+    def of(cls, query: str) -> Asked:
         said = parse_qs(query)
         return cls(etree.fromstring(zlib.decompress(base64.b64decode(said["SAMLRequest"][0]), -15)), said["RelayState"][0], query)
 
@@ -201,7 +207,7 @@ def test_the_request_says_who_asks_and_where_the_answer_goes(jane: Person) -> No
 
 
 def test_a_request_is_signed_with_a_key_if_there_is_one() -> None:
-    made = SamlProvider(IDP, SSO, HERE, key=private_pem("rsa-2"), clock=FixedClock(1_800_000_000))
+    made = SamlProvider(IDP, SSO, HERE, key=read_key(private_pem("rsa-2")), clock=FixedClock(1_800_000_000))
     address, attempt = made.begin("https://here.example/login/saml", max_age=0, acr='a"&<b')
     query, _, signature = address.removeprefix(f"{SSO}&").partition("&Signature=")
     raw = base64.b64decode(parse_qs(f"s={signature}")["s"][0])
@@ -212,13 +218,30 @@ def test_a_request_is_signed_with_a_key_if_there_is_one() -> None:
     assert root.get("ForceAuthn") == "true" and root.get("IssueInstant") == at(0)
     assert root[1].attrib == {"AllowCreate": "true"}, "of several formats none is asked for"
     assert root[2].get("Comparison") == "exact" and root[2][0].text == 'a"&<b'
-    assert attempt.nonce == root.get("ID") and attempt.state == said["RelayState"][0]
+    assert attempt.state == said["RelayState"][0] and attempt.verifier not in address
+    assert root.get("ID") == f"_{hashlib.sha256(attempt.verifier.encode()).hexdigest()}"
+
+
+def test_the_key_is_the_file_of_the_policy(tmp_path: Path) -> None:
+    """And of several formats of names that are taken none is asked for."""
+    (tmp_path / "key.pem").write_text(private_pem("rsa-2"))
+    text = SAML_POLICY.replace('"urn:example:captoken"\n', f'"urn:example:captoken"\nsecret_file = "{tmp_path}/key.pem"\n')
+    text = text.replace("max_login_age = 28800\nsubject = \"corp", 'name_ids = ["persistent", "unspecified"]\nmax_login_age = 28800\nsubject = "corp')
+    with house(policy=text) as (origin, _):
+        jane = Person(origin)
+        asked = begun(jane)
+        assert "&SigAlg=" in asked.query and "&Signature=" in asked.query and asked.request[1].get("Format") is None
+        assert post(jane, answered(asked, signed(asked))).status_code == 303
+        (tmp_path / "key.pem").unlink()
+        assert begun(Person(origin)).query.count("&Signature=") == 1, "it is read once in a while"
+    with house(policy=text) as (origin, _):
+        assert Person(origin).web.get(f"{origin}/grants").status_code == 503
 
 
 @pytest.mark.parametrize("key", ["", "no key", private_pem("P-256"), private_pem("weak"), certificate("rsa")], ids=["none", "text", "curve", "short", "public"])
 def test_what_is_no_key_signs_nothing(key: str) -> None:
     with pytest.raises(IssuanceError, match="try again later") as caught:
-        SamlProvider(IDP, SSO, HERE, key=key).begin("https://here.example/login/saml", max_age=60)
+        read_key(key)
     assert caught.value.code == "temporarily_unavailable" and "no private key of RSA" in caught.value.why
 
 
@@ -265,6 +288,21 @@ def test_an_answer_counts_in_the_browser_that_asked(here: tuple[str, House], jan
     assert is_out(jane)
     assert post(mallory, form).status_code == 303
     assert post(jane, answered(hers, signed(hers))).status_code == 303
+
+
+def test_an_answer_that_was_stolen_on_its_way_is_of_no_use_in_another_browser(here: tuple[str, House], jane: Person) -> None:
+    """A cookie is the browser's own word. Whoever has an answer that was not used yet knows which request it is for, and not by what that was made."""
+    asked = begun(jane)
+    (kept,) = [one for one in jane.web.cookies.jar if one.name.startswith("captoken-at-")]
+    state, nonce, verifier, *rest = json.loads(base64.urlsafe_b64decode(str(kept.value) + "=="))
+    form = answered(asked, signed(asked))
+    for guess in ({"nonce": asked.id, "verifier": ""}, {"nonce": asked.id, "verifier": asked.id}, {"nonce": nonce, "verifier": verifier}):
+        made = base64.urlsafe_b64encode(json.dumps([state, guess["nonce"], guess["verifier"], *rest]).encode()).rstrip(b"=").decode()
+        answer = httpx.post(f"{here[0]}/login/saml", data=form, headers={"cookie": f"{kept.name}={made}"})
+        if guess["verifier"] == verifier:
+            assert answer.status_code == 303, "with the cookie itself it is that browser"
+        else:
+            assert "answers another request" in refused(answer)
 
 
 @pytest.mark.parametrize("answers", [None, "_q1", ""])

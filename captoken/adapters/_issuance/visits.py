@@ -36,7 +36,7 @@ from captoken.issuance.oidc import Attempt, Provider
 from captoken.issuance.policy import LoginOf, Oidc, Policy, Saml
 from captoken.issuance.registry import KeptLogin, LoginRegistry
 from captoken.issuance.saml import FORMATS_OF_NAMES
-from captoken.issuance.saml_login import SamlProvider, check_answers
+from captoken.issuance.saml_login import SamlProvider, check_answers, read_key
 
 CALLBACK = "/login/callback"
 POSTED = "/login/saml"
@@ -222,8 +222,9 @@ class Visits:
             if isinstance(stated, Saml):
                 formats = [FORMATS_OF_NAMES[one] for one in stated.name_ids]
                 name_id = formats[0] if len(formats) == 1 else None
+                key = None if secret is None else await asyncio.to_thread(read_key, secret)
                 made = SamlProvider(
-                    stated.issuer, login.sso or "", login.client_id, name_id, secret, self._clock
+                    stated.issuer, login.sso or "", login.client_id, name_id, key, self._clock
                 )
             else:
                 made = await asyncio.to_thread(
