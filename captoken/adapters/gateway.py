@@ -34,14 +34,7 @@ from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant
 from captoken._verification.verifier import AsyncVerifier
 from captoken.adapters._gateway.credentials import Secret, Unavailable, source_of
-from captoken.adapters._gateway.forward_auth import (
-    CHECKED,
-    TELL,
-    ForwardAuth,
-    Questions,
-    Tell,
-)
-from captoken.adapters._gateway.forward_auth import PLACE as PLACE_OF_PROXIES
+from captoken.adapters._gateway.forward_auth import TELL, ForwardAuth, Questions, Tell
 from captoken.adapters._gateway.kept import Kept
 from captoken.adapters._gateway.opening import Configuration, Service, configured, stores
 from captoken.adapters._gateway.reading import Asked, NoOperation, check_framing
@@ -207,7 +200,7 @@ class Gateway:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         # A server that gives no raw bytes has decoded them, and nobody knows what was sent.
         raw: bytes = scope.get("raw_path") or b""
-        if self._forward is not None and (raw == PLACE_OF_PROXIES or raw.startswith(CHECKED)):
+        if self._forward is not None and await self._forward.is_asked(scope):
             with suppress(ClientGone):
                 await self._forward(
                     scope, _timed(receive, self._timeout), _taken(send, self._timeout)

@@ -89,16 +89,19 @@ def ask(origin: str, raw: bytes, timeout: float = 10) -> Heard:
         return Heard(0, {}, None)
 
 
-def over_http_2(origin: str, target: str, token: str, body: bytes = b"", trailers: list[tuple[str, str]] | None = None, *, method: str = "GET", length: bool = True) -> tuple[int, bytes]:
-    """One exchange over HTTP/2, in plain text; status 0 where the stream was reset."""
+def over_http_2(origin: str, target: str, token: str, body: bytes = b"", trailers: list[tuple[str, str]] | None = None, *, method: str = "GET", length: bool = True, head: list[tuple[str, str]] | None = None) -> tuple[int, bytes]:
+    """One exchange over HTTP/2, in plain text; status 0 where the stream was reset. `head`: all of its headers, whatever they are."""
     import h2.config
     import h2.connection
     import h2.events
 
     host, _, port = origin.removeprefix("http://").rpartition(":")
-    wire = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+    is_usual = head is None
+    config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8", validate_outbound_headers=is_usual, normalize_outbound_headers=is_usual)
+    wire = h2.connection.H2Connection(config)
     wire.initiate_connection()
-    head = [(":method", method), (":path", target), (":scheme", "http"), (":authority", "x"), ("authorization", f"Bearer {token}")]
+    if head is None:
+        head = [(":method", method), (":path", target), (":scheme", "http"), (":authority", "x"), ("authorization", f"Bearer {token}")]
     if body and length:
         head.append(("content-length", str(len(body))))
     wire.send_headers(1, head, end_stream=not body and not trailers)
@@ -116,6 +119,8 @@ def over_http_2(origin: str, target: str, token: str, body: bytes = b"", trailer
                 elif isinstance(event, h2.events.DataReceived):
                     answered += event.data
                     wire.acknowledge_received_data(event.flow_controlled_length, 1)
+                elif isinstance(event, h2.events.ConnectionTerminated):
+                    return 0, answered
                 elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
                     return (status if isinstance(event, h2.events.StreamEnded) else 0), answered
             connection.sendall(wire.data_to_send())

@@ -217,8 +217,14 @@ def test_a_refusal_can_be_read_by_the_model(world: World) -> None:
         (form(b"9\r\namount=50\r\n0\r\nX-Trailer: a\r\n\r\n", "Transfer-Encoding: chunked"), 0),
         (get("", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version: 13"), 403),
         (get("").replace(b"GET /", b"GET http://elsewhere.example/"), 200),
+        (get("").replace(b"GET /", b"GET HTTP://Elsewhere.Example./"), 200),
+        (get("").replace(b"GET /", b"GET //elsewhere.example/"), 404),
+        (get("").replace(b"Host: gateway.example", b"Host: gateway.example."), 200),
+        (get("").replace(b"Host: gateway.example", b"Host: gateway.example\r\nHost: other.example"), 200),  # joined, and read by nobody
+        (b"CONNECT elsewhere.example:443 HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\nAuthorization: Bearer TOKEN\r\n\r\n", 404),
+        (b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer TOKEN\r\n\r\n", 404),
     ],
-    ids=["a body beyond the cap", "a trailer", "an upgrade", "a whole address"],
+    ids=["a body beyond the cap", "a trailer", "an upgrade", "a whole address", "one in capitals", "a path with a host", "a host with a dot", "two hosts", "CONNECT", "a star"],
 )  # fmt: skip
 def test_what_else_may_come(world: World, raw: bytes, status: int) -> None:
     before = world.seen()
@@ -464,7 +470,7 @@ def test_workers_share_a_budget_and_one_that_dies_is_started_anew(place: Place) 
         else:
             raise AssertionError(again)
         assert healthy(f"unix:{place.folder}/proxy-1.sock", (("x-captoken-proxy", "s" * 40),)) == b"\x08\x01"
-        assert healthy(f"unix:{place.folder}/proxy-1.sock", ()) == "UNAUTHENTICATED"
+        assert healthy(f"unix:{place.folder}/proxy-1.sock", ()) == "UNIMPLEMENTED"
         process.terminate()
         assert process.wait(20) == 0
         assert not Path(f"/proc/{children[1]}").exists()
@@ -523,6 +529,82 @@ def test_trailers_over_http_2_reach_no_service(world: World, body: bytes) -> Non
             assert world.seen() == before, (status, answer)
 
 
+GOOD = {":method": "GET", ":scheme": "http", ":authority": "x", ":path": "/h11/v1/items/7?q=a"}
+# Heads over HTTP/2 in which one reader could find another request than the next: what they change of a good one, and add to it.
+HEADS: dict[str, tuple[dict[str, str | None], list[tuple[str, str]]]] = {
+    "a host beside :authority": ({}, [("host", "elsewhere.example")]),
+    "two hosts": ({":authority": None}, [("host", "x"), ("host", "y")]),
+    "a host alone": ({":authority": None}, [("host", "x")]),
+    "no authority": ({":authority": None}, []),
+    "an authority with a user": ({":authority": "a@x"}, []),
+    "an authority that is a path": ({":authority": "x/h11/v1/items/8"}, []),
+    "an authority that ends in a dot": ({":authority": "x."}, []),
+    "an empty authority": ({":authority": ""}, []),
+    "a scheme in capitals": ({":scheme": "HTTP"}, []),
+    "another scheme": ({":scheme": "https"}, []),
+    "a scheme with an address": ({":scheme": "http://x/h11/v1/items/8?"}, []),
+    "no scheme": ({":scheme": None}, []),
+    "a whole address": ({":path": "http://elsewhere/h11/v1/items/7"}, []),
+    "a whole address in capitals": ({":path": "HTTP://elsewhere/h11/v1/items/7"}, []),
+    "another host in the path": ({":path": "//elsewhere/h11/v1/items/7"}, []),
+    "a star": ({":path": "*"}, []),
+    "no path": ({":path": None}, []),
+    "an empty path": ({":path": ""}, []),
+    "a path without a slash": ({":path": "h11/v1/items/7"}, []),
+    "a fragment": ({":path": "/h11/v1/items/7#a"}, []),
+    "a space": ({":path": "/h11/v1/items/7 HTTP/1.1"}, []),
+    "a line in the path": ({":path": "/h11/v1/items/7 HTTP/1.1\r\nX: a"}, []),
+    "a dot behind the service": ({":path": "/h11./v1/items/7"}, []),
+    "a dot behind a segment": ({":path": "/h11/v1./items/7"}, []),
+    "dot segments": ({":path": "/h11/v1/x/../items/7"}, []),
+    "the service in capitals": ({":path": "/H11/v1/items/7"}, []),
+    "an escaped service": ({":path": "/%68%31%31/v1/items/7"}, []),
+    "a method in small letters": ({":method": "get"}, []),
+    "a method with a space": ({":method": "GET /h11/v1/items/8"}, []),
+    "CONNECT": ({":method": "CONNECT", ":path": None, ":scheme": None}, []),
+    "CONNECT of websockets": ({":method": "CONNECT"}, [(":protocol", "websocket")]),
+    "a second path": ({}, [(":path", "/h11/v1/items/8")]),
+    "a second method": ({}, [(":method", "DELETE")]),
+    "a second authority": ({}, [(":authority", "y")]),
+    "a status": ({}, [(":status", "200")]),
+    "an unknown one": ({}, [(":target", "/h11/v1/items/8")]),
+    "one behind the others": ({}, [("accept", "*/*"), (":path", "/h11/v1/items/8")]),
+    "Connection": ({}, [("connection", "authorization")]),
+    "Transfer-Encoding": ({}, [("transfer-encoding", "chunked")]),
+    "TE": ({}, [("te", "gzip")]),
+    "an upgrade": ({}, [("upgrade", "h2c"), ("http2-settings", "AAMAAABk")]),
+    "a length without a body": ({}, [("content-length", "5")]),
+    "a name in capitals": ({}, [("X-Original-URI", "/h11/v1/items/8")]),
+    "another target": ({}, [("x-envoy-original-path", "/h11/v1/items/8"), ("x-envoy-decorator-operation", "x")]),
+    "a line in a header": ({}, [("x-a", "b\r\nauthorization: Bearer x")]),
+    "a name with a line": ({}, [("x-a: b\r\nx-c", "d")]),
+    "a name with a colon": ({}, [("x-a:b", "d")]),
+    "a second token": ({}, [("authorization", "Bearer x")]),
+    "the token in a cookie, too": ({}, [("cookie", "a=cap1_" + "A" * 60)]),
+    "the proxy's own secret": ({}, [("x-captoken-proxy", "s" * 40)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_over_http_2_is_read_in_one_way_or_refused(world: World, name: str) -> None:
+    changed, more = HEADS[name]
+    pseudo = [(key, value) for key, value in {**GOOD, **changed}.items() if value is not None]
+    before, sent = world.seen(), [*pseudo, ("authorization", f"Bearer {world.tokens['h11']}"), *more]
+    try:
+        status, answer = over_http_2(world.origin, "", "", head=sent)
+    except (ConnectionError, TimeoutError):
+        status, answer = 0, b""
+    if status != 200:
+        assert (status == 0 or 400 <= status < 500) and world.seen() == before, (status, answer)
+        return
+    # What the service read is the good request, and nothing of what was added.
+    seen, judged = json.loads(answer), world.records[-1]["access"]
+    assert (seen["method"], seen["segments"]) == ("GET", ["v1", "items", "7"])
+    assert judged["tool"] == "h11.items.get" and judged["arguments"]["id"] == "7"
+    assert seen["headers"].keys() <= {"host", "authorization", "accept-encoding", "h11-version", "accept"}
+    assert seen["headers"]["host"] in world.urls["h11"]
+
+
 def healthy(at: str, metadata: Any) -> bytes | str:
     with grpc.insecure_channel(at) as channel:
         try:
@@ -548,11 +630,31 @@ def test_a_stranger_at_the_processor_s_address_learns_nothing(place: Place) -> N
         assert "s" * 40 not in (place.folder / "envoy.yaml").read_text()
         assert place.ask("plain", place.token()).status == 200
         for metadata in ((), (("x-captoken-proxy", "wrong"),), (("x-captoken-proxy", "s" * 40), ("x-captoken-proxy", "s" * 40))):
-            assert answered(at, first, metadata) == "UNAUTHENTICATED"
-            assert authorized(at, place.token(), metadata) == "UNAUTHENTICATED"
+            told = {everything_told(at, method, data, metadata) for method, data in METHODS.items()}
+            assert told == {("UNIMPLEMENTED", "Method not found!", (), ())}  # as of a method that is not there
+            assert answered(at, first, metadata) == authorized(at, place.token(), metadata) == "UNIMPLEMENTED"
         # The twin: with the secret, the key would be told.
         assert "answers have to pass here" not in authorized(at, place.token(), (("x-captoken-proxy", "s" * 40),))
         assert KEY in answered(at, first, (("x-captoken-proxy", "s" * 40),))
+
+
+METHODS = {
+    "envoy.service.ext_proc.v3.ExternalProcessor/Process": b"no message",
+    "envoy.service.auth.v3.Authorization/Check": b"no message",
+    "envoy.service.auth.v3.Authorization/check": b"",
+    "grpc.health.v1.Health/Check": b"",
+    "grpc.health.v1.Health/Watch": b"",
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo": b"",
+    "no.such.Service/Method": b"a" * 3_000_000,
+}
+
+
+def everything_told(at: str, method: str, data: bytes, metadata: Any) -> tuple[Any, ...]:
+    """All that whoever calls a method is told, whatever they send."""
+    with grpc.insecure_channel(at) as channel, pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary(f"/{method}")(data, metadata=metadata, timeout=10)
+    error: Any = raised.value
+    return error.code().name, error.details(), tuple(error.initial_metadata()), tuple(error.trailing_metadata())
 
 
 def test_who_asks_in_another_mode_is_reset(place: Place) -> None:

@@ -1,6 +1,6 @@
 """The gateway for Envoy and others that can only ask by `ext_authz` (docs/gateway-proxies.md).
 
-    add_authorizer(Authorizer(gateway.questions, is_proxy), server)
+    add_authorizer(Authorizer(gateway.questions), server)
 
 They ask once, with the head of a request, and send what the answer says. Nobody sees bodies and
 answers: a service says `answers = "unseen"` for that, as for other proxies that ask. Here the
@@ -9,7 +9,6 @@ answer says the whole path, and takes out each header of the client's that was n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from captoken._format.extras import extra
@@ -24,7 +23,6 @@ from captoken.adapters._http.exchange import (
 )
 
 with extra("envoy"):
-    import grpc  # type: ignore[import-untyped]
     from envoy.config.core.v3 import base_pb2 as core
     from envoy.service.auth.v3 import external_auth_pb2 as protocol
     from envoy.service.auth.v3 import external_auth_pb2_grpc as services
@@ -40,18 +38,13 @@ _DENIED, _OK = 7, 0  # of google.rpc.Code
 
 
 class Authorizer(services.AuthorizationServicer):
-    """Answers questions of proxies. `is_proxy`: does whoever opened this context ask for one?"""
+    """Answers questions of proxies. Whoever serves it sees to it that nobody else asks."""
 
-    def __init__(
-        self, questions: Questions, is_proxy: Callable[[Any], Awaitable[bool]]
-    ) -> None:
+    def __init__(self, questions: Questions) -> None:
         self._questions = questions
-        self._is_proxy = is_proxy
 
     async def Check(self, asked: Any, context: Any) -> Any:  # noqa: N802, as the protocol has it
         """One question."""
-        if not await self._is_proxy(context):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "This is for the proxy alone.")
         http = asked.attributes.request.http
         came = _headers(http)
         told = _Told()

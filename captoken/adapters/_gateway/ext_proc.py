@@ -8,7 +8,7 @@ it comes in by ASGI, and what goes to the service goes out by a `Passing` in pla
 So judge and writer are those of the relay, and Envoy carries what they say.
 
 1. Whoever asks shows that it is the proxy: by a socket that nobody else can open, a certificate, or
-   a secret. Anybody else is told nothing.
+   a secret. Anybody else is told that there is no such method, as of any that is not there.
 2. Envoy has to send bodies of requests whole, and those of answers as they come: another mode is
    refused.
 3. Envoy keeps no header of the client's that was not written anew.
@@ -361,19 +361,13 @@ def _immediate(start: Message, body: bytes) -> Any:
 # --- the server -----------------------------------------------------------------------------------
 
 
-IsProxy = Callable[[Any], Awaitable[bool]]
-
-
 class _Processor(services.ExternalProcessorServicer):
-    def __init__(self, app: App, authorities: dict[str, bytes], is_proxy: IsProxy) -> None:
+    def __init__(self, app: App, authorities: dict[str, bytes]) -> None:
         self._app = app
         self._authorities = authorities
-        self._is_proxy = is_proxy
 
     async def Process(self, _: Any, context: Any) -> None:  # noqa: N802, as the protocol has it
         """One exchange."""
-        if not await self._is_proxy(context):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "This is for the proxy alone.")
         exchange = Exchange(context.read, context.write, self._authorities)
         try:
             scope = await exchange.begin()
@@ -384,36 +378,34 @@ class _Processor(services.ExternalProcessorServicer):
         if not exchange.is_over:
             await context.abort(grpc.StatusCode.ABORTED, "The exchange is reset.")
 
-def _known(source: Source | None) -> IsProxy:
-    """Does whoever asks have the secret? Without one, something else shows who it is."""
 
-    async def is_proxy(context: Any) -> bool:
-        if source is None:
-            return True
-        said = [value for name, value in context.invocation_metadata() or () if name == PROXY]
+class _ForProxy(grpc.aio.ServerInterceptor):
+    """For whoever has the secret. Anybody else finds that no method is here, whatever they ask."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    async def intercept_service(self, going_on: Any, call: Any) -> Any:
+        said = [value for name, value in call.invocation_metadata or () if name == PROXY]
         given = said[0].encode() if len(said) == 1 and type(said[0]) is str else b""
-        return await is_secret(source, given, SECRET_OF_PROXY)
-
-    return is_proxy
+        is_proxy = await is_secret(self._source, given, SECRET_OF_PROXY)
+        return await going_on(call) if is_proxy else None
 
 
 class Health:
     """Whether this process takes questions, by the protocol that gRPC has for that."""
 
-    def __init__(self, is_proxy: IsProxy) -> None:
+    def __init__(self) -> None:
         self.serves = True
         check = grpc.unary_unary_rpc_method_handler(self._check)
         service = "grpc.health.v1.Health"
         self.handler = grpc.method_handlers_generic_handler(service, {"Check": check})
-        self._is_proxy = is_proxy
 
     async def _check(self, asked: bytes, context: Any) -> bytes:
-        """The answer: of its one field, SERVING is 1 and NOT_SERVING 2. It is for the proxy alone.
+        """The answer: of its one field, SERVING is 1 and NOT_SERVING 2.
 
         There is one service, whichever name of it is asked for.
         """
-        if not await self._is_proxy(context):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "This is for the proxy alone.")
         return b"\x08\x01" if self.serves else b"\x08\x02"
 
 
@@ -436,20 +428,22 @@ async def serving(app: Gateway, found: Configuration, worker: int = 0) -> Servin
     address that cannot be served at.
     """
     stated = found.file.proxy
-    source = None if stated.secret is None else source_of(stated.secret, 60, found.folder)
-    is_proxy = _known(source)
+    # Without a secret, a socket or a certificate shows who asks.
+    known = []
+    if stated.secret is not None:
+        known.append(_ForProxy(source_of(stated.secret, 60, found.folder)))
     authorities = {
         name: urlsplit(origin_of(each.url)).netloc.encode() for name, each in found.services.items()
     }
     # A message has the head, or a body of the most that is taken.
     longest = max(found.file.gateway.max_body, 1 << 20) + (64 << 10)
     server = grpc.aio.server(
-        options=[("grpc.max_receive_message_length", longest), ("grpc.so_reuseport", 0)]
+        interceptors=known,
+        options=[("grpc.max_receive_message_length", longest), ("grpc.so_reuseport", 0)],
     )
-    processor = _Processor(app, authorities, is_proxy)
-    services.add_ExternalProcessorServicer_to_server(processor, server)
-    add_authorizer(Authorizer(app.questions, is_proxy), server)
-    health = Health(is_proxy)
+    services.add_ExternalProcessorServicer_to_server(_Processor(app, authorities), server)
+    add_authorizer(Authorizer(app.questions), server)
+    health = Health()
     server.add_generic_rpc_handlers((health.handler,))
     at = found.asked_at[worker]
     place = Path(at)

@@ -8,7 +8,8 @@ the answer of 200 has in headers is to be sent: the target as `x-captoken-uri`, 
 service's key among them, under their own names. Envoy asks likewise by `ext_authz` over HTTP, at
 `/.captoken/check/…`, and by gRPC (`ext_authz`).
 
-1. Whoever asks has the secret of `[proxy]`. Anybody else is told that nothing is here.
+1. Whoever asks has the secret of `[proxy]`. Anybody else is told what any path is told at which
+   there is no service.
 2. Nobody sees bodies and answers. A service says `answers = "unseen"` for that; operations with a
    body are refused, and so are bound tokens, and requests whose body the proxy shows.
 3. A refusal has the status 401 or 403, which proxies pass on, and its text in a header as well:
@@ -161,10 +162,8 @@ class ForwardAuth:
         self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One question."""
+        """One question, of a proxy that is known."""
         headers: list[Header] = list(scope["headers"])
-        if not await self._is_proxy(headers):
-            return await respond(send, json_response(404, {"status": 404, "detail": "Not found."}))
         told = _Told(send)
         try:
             await self._questions.ask(await _asked(scope, headers, receive), told)
@@ -172,8 +171,12 @@ class ForwardAuth:
             said = {"status": problem.status, "detail": problem.text}
             await respond(told, json_response(problem.status, said))
 
-    async def _is_proxy(self, headers: list[Header]) -> bool:
-        said = values_of(headers, _SECRET)
+    async def is_asked(self, scope: Scope) -> bool:
+        """Is it a question, of a proxy that is known? For anybody else nothing stands there."""
+        raw: bytes = scope.get("raw_path") or b""
+        if raw != PLACE and not raw.startswith(CHECKED):
+            return False
+        said = values_of(scope["headers"], _SECRET)
         return len(said) == 1 and await is_secret(self._source, said[0], SECRET_OF_PROXY)
 
 

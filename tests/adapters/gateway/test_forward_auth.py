@@ -95,6 +95,13 @@ def test_the_proxy_is_told_what_to_send(world: World) -> None:
 def test_a_stranger_with_a_good_token_is_told_that_nothing_is_there(secret: str, world: World) -> None:
     answer = world.ask(X_Captoken_Proxy=secret)
     assert answer.status_code == 404 and "authorization" not in answer.headers
+    for method in ("GET", "HEAD", "POST"):
+        told = set()
+        for path in ("/.captoken/authorize", "/.captoken/check/shop/v1/items/7", "/.nothing/authorize"):
+            kept = {} if secret == "NONE" else {"X-Captoken-Proxy": secret}
+            there = httpx.request(method, world.origin + path, headers={"Authorization": f"Bearer {world.token().present(audience='shop')}", **kept}, trust_env=False)
+            told.add((there.status_code, there.text, *((name, value) for name, value in sorted(there.headers.items()) if name != "date")))
+        assert len(told) == 1  # as of any path at which there is nothing
     (world.folder / "proxy.secret").unlink()
     assert world.ask().status_code in (200, 404)  # for as long as it is kept
 
