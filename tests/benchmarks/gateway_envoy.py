@@ -30,7 +30,7 @@ from tests.stores.servers import Valkey
 from .gateway import TABLE, Driven
 from .record import keep, machine
 
-ROUNDS, CALLS = 30, 60
+ROUNDS, CALLS = 100, 20
 BARE = """
 import asyncio, sys, grpc
 from envoy.service.ext_proc.v3 import external_processor_pb2 as protocol
