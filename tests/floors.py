@@ -3,7 +3,7 @@
 `.ci/run` holds the kernel at all of its lines and branches. The adapters and the command line run many lines in processes of their own,
 which are not watched; each has a floor, a little under what was measured. `python -m tests.floors` reads `.coverage`, of `coverage.toml`
 beside this, and ends with 1 if something is below its floor. A test that ran, and whose assertion did not, may prove less than it says:
-these are listed to be looked at. Some did run, in another thread or process, or after the watch was lost.
+these are listed to be looked at.
 """
 
 from __future__ import annotations
