@@ -147,6 +147,8 @@ class Held(SealedValue, frozen=True, eq=False):
         Each is good for one access, once: for another it is passed over. Raises TypeError, or
         TokenFormatError for what is no consent or for too many.
         """
+        if isinstance(consents, str):
+            raise TypeError("consents must be a list of texts, not str")
         came = map(consent_text, self.consents)
         return structs.replace(self, consents=read_consents((*came, *consents)), _shown={}, _at={})
 
@@ -524,7 +526,7 @@ def holding(held: AnyHeld | None = None) -> Held:
     if mine is None:  # rule 1
         raise NoToken(
             "no token is in use here: wrap the call in `with captoken.current.use(token):`, or "
-            "pass one"
+            "pass one; to a thread, `captoken.current.carry(function)` carries it"
         )
     return mine
 

@@ -56,7 +56,7 @@ KEY_LINES = {
     ],
     "quarterly_risk.py": [
         "Cedar: going concern in doubt; rated B-  (filings-agent)",
-        "  sales-agent: select customer from sales\n      name           the database: A name in the statement stands for nothing",
+        "  sales-agent: select customer from sales\n      name           the database: A name in the statement does not exist",
         "(at customer). Nothing was done. sales has region, amount, overdue here.",
         "  filings-agent: lookup(Alder, 40)\n      argument       link 1, added by orchestrator",
         "bad_signature  the verifier",
@@ -224,7 +224,7 @@ KEY_LINES = {
     "postgres_analytics.py": [
         "The audit found 0 ways round them.",
         "[('eu', 1200), ('us', 800)]",
-        "name: a name in the statement stands for nothing, or for several things (42703, at salary)",
+        "name: a name in the statement does not exist, or is ambiguous (42703, at salary)",
         "table: no operation is allowed on table notes",
         "operation: send exactly one statement at a time",
         "[('eu', 9900)]",

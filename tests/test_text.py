@@ -44,7 +44,7 @@ def test_a_token_that_was_cut_asks_whether_it_is_complete():
         (f"Bearer {text.text_of(TOKEN)}", "a token starts with cap1_, and this starts with the word Bearer: leave it out"),
         ("bearer hunter2", "a token starts with cap1_, and this starts with the word Bearer: leave it out"),
         ("hunter2", "a token starts with cap1_, and this text does not"),
-        ("", "no token is in use here: the text is empty. If a guard needs one, wrap the call in `with captoken.current.use(token):`"),
+        ("", "no token is in use here: the text is empty. If a guard needs one, wrap the call in `with captoken.current.use(token):`; to a thread, `captoken.current.carry(function)` carries it"),
     ],
 )
 def test_what_else_a_text_is_is_told_and_none_of_it_shown(given: str, told: str) -> None:

@@ -283,7 +283,7 @@ class StatementError(CaptokenError):
     """A statement in a guarded block is at fault, and not a right: nothing of it stands.
 
     The guards of databases raise it in the place of what the database raises. It shows no value of
-    a row, a literal or a parameter, and no name but a word of the statement itself.
+    a row, a literal or a parameter, and no name but a word of the statement and what is granted.
 
     - `code` says what is at fault.
     - `state` is what the database calls it: an SQLSTATE, or the name of a result code of SQLite.

@@ -67,7 +67,8 @@ def packet_of(text: Any) -> Packet:
         # A guard that finds no token hands in this text, so that the call is denied and recorded.
         raise TokenFormatError(
             "no token is in use here: the text is empty. If a guard needs one, wrap the call in "
-            "`with captoken.current.use(token):`"
+            "`with captoken.current.use(token):`; to a thread, `captoken.current.carry(function)` "
+            "carries it"
         )
     if text[:5] != PREFIX:
         refuse_set(text)

@@ -703,11 +703,13 @@ class Budget(BuiltIn, frozen=True):
         what = "it" if access.tool is None else f"tool {access.tool}"
         how = ", as in guarded_tool(..., cost=...) or Guard(..., cost=...)"
         where = "" if access.tool is None else how
-        return Reason(
-            "cost_unstated",
-            f"the server did not state what {what} costs in {', '.join(sorted(missing))}; if it "
-            f"costs nothing, write cost={spelled(dict.fromkeys(sorted(missing), 0))}{where}",
-        )
+        units = ", ".join(sorted(missing))
+        text = f"the server did not state what {what} costs in {units}"
+        others = sorted(access.cost.keys() - self.value.keys())
+        if others:
+            return Reason("cost_unstated", f"{text}, and states {', '.join(others)}")
+        nothing = spelled(dict.fromkeys(sorted(missing), 0))
+        return Reason("cost_unstated", f"{text}; if it costs nothing, write cost={nothing}{where}")
 
     # The methods below are for writers and people. No verifier calls them.
 

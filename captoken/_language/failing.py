@@ -36,7 +36,7 @@ def call_failed(
     """
     constraint, optional = rule.get(argument, (NOTHING, True))
     if optional and constraint == NOTHING:
-        return _unknown_argument(argument, tool, rule)
+        return _unknown_argument(argument, tool, rule, stated)
 
     failing = _failing("argument", argument, constraint, stated)
     text = "must be present" if stated else "must be present, and the call has no arguments"
@@ -54,6 +54,7 @@ def _unknown_argument(
     argument: str,
     tool: str | None,
     rule: Mapping[str, tuple[Constraint, bool]],
+    stated: Mapping[str, Any],
 ) -> Reason:
     """An argument that a closed world does not name, or names only to keep it out.
 
@@ -61,7 +62,10 @@ def _unknown_argument(
     """
     # What must be absent says nothing of what may be there, whatever it is called.
     allowed = [name for name, (constraint, _) in rule.items() if constraint != NOTHING]
-    if allowed:
+    missing = [name for name in allowed if name not in stated and not rule[name][1]]
+    if missing:
+        words = f"is not among {named_all(allowed)}, and {named_all(missing)} must be present"
+    elif allowed:
         free = spelled({argument: {"any": True}})[1:-1]
         words = f"is not among {named_all(allowed)}: to permit it, add {free} to the token"
     else:

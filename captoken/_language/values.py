@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from captoken._format import names, primitives
-from captoken._format.encoding import MAX_INTEGER, b64decode
+from captoken._format.encoding import MAX_INTEGER, EncodingError, b64decode
 from captoken._format.spelling import shown
 
 
@@ -78,7 +78,10 @@ def a_signing_key(value: Any, what: str) -> bytes:
     A key of low order would accept signatures that nobody made with a secret. Whether it is a point
     of the curve is not asked: that needs libsodium, and a key that is none verifies nothing.
     """
-    key = b64decode(names.exact_str(value, what))
+    try:
+        key = b64decode(names.exact_str(value, what))
+    except EncodingError:
+        raise ValueError(f"{what} must be a public key, as 43 characters of base64url") from None
     if not primitives.is_signing_key(key):
         raise ValueError(f"{what} must be an Ed25519 key, canonical and not of low order")
     return key

@@ -186,7 +186,7 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "Run it inside `with captoken.current.use(token):`, or in a request that an adapter "
             "has let in.",
             "no token is in use here: wrap the call in `with captoken.current.use(token):`, or "
-            "pass one",
+            "pass one; to a thread, `captoken.current.carry(function)` carries it",
         ),
     },
     Refused: {

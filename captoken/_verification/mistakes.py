@@ -2,8 +2,8 @@
 
     raise mistake("name", "42703", word_in(sql, "amuont"))
 
-    name: a name in the statement stands for nothing, or for several things (42703, at amuont)
-    for a model: A name in the statement stands for nothing, or for several things (at amuont). …
+    name: a name in the statement does not exist, or is ambiguous (42703, at amuont)
+    for a model: A name in the statement does not exist, or is ambiguous (at amuont). …
 
 What a database says of an error can quote rows, parameters and names that are hidden. So nothing of
 that is passed on, whatever the error: what is said is one of the sentences below, the code of the
@@ -41,7 +41,7 @@ _VALUES = "Change the values, and send it again."
 WORDS = {
     "syntax": Words("the database cannot make sense of the statement", _REWRITE),
     "name": Words(
-        "a name in the statement stands for nothing, or for several things",
+        "a name in the statement does not exist, or is ambiguous",
         "Check how it is spelled, write the table before each column, and send it again.",
     ),
     "type": Words(
@@ -85,8 +85,7 @@ WORDS = {
 def mistake(code: str, state: str = "", word: str = "", there: str = "") -> StatementError:
     """The error for one of the codes above. `word` is what `named` has found.
 
-    `there` says what there is instead, and is for a model: names that the token grants, or
-    a limit.
+    `there` says what there is instead: names that the token grants, or a limit.
 
     For whoever raises it outside of a handler: what the database said would be its context.
     """
@@ -94,6 +93,7 @@ def mistake(code: str, state: str = "", word: str = "", there: str = "") -> Stat
     at = f"at {word}" if word else ""
     behind = ", ".join(filter(None, (state, at)))
     message = f"{code}: {words.fault}" + (f" ({behind})" if behind else "")
+    message += f"; {there}" if there else ""
     told = words.sentence + (f" ({at})" if at else "")
     instead = f" {there}." if there else ""
     return StatementError(

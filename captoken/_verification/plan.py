@@ -180,7 +180,7 @@ def _found(
     # A key of another audience is no key here, so no server can use what was minted for another.
     derived = keys(root.key_id, root.audience)
     if derived is None:
-        what = "this server has no key for the token's key id and audience: mint with its keys"
+        what = "this server does not have the key that the token was minted with"
         return Broken(Refusal("unknown_key", what), 3)
 
     # Step 4 (11.1 to 11.4, 24.1). The bytes that arrived, all of them, in constant time. It answers

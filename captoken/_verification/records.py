@@ -178,7 +178,7 @@ RECORDS: tuple[Code, ...] = (
         public=_UNACCEPTED,
         model=_STRANGER,
         advice=_REPLACE,
-        operator="this server has no key for the token's key id and audience: mint with its keys",
+        operator="this server does not have the key that the token was minted with",
         cause="The server has no key for the key id and the audience that the token names.",
         remedy=(
             "Give the verifier the issuer's keyring, or `keyring.for_audience(…)` with this "

@@ -183,6 +183,8 @@ def _restrictions(
         holding.at,
     )
     stated = widening.narrowed(holding, wanted, terms.clamp)
+    for misspelt in keywords.restricts_nothing(terms.caveats):
+        _warn("%s: it restricts nothing", misspelt)
     if "forbid" in stated:
         check_marked(wanted.values(), stated.get("marks", ()))
 
@@ -197,6 +199,13 @@ def _restrictions(
         # What was asked for by name is narrower, and stays.
         stated.setdefault(key, _KEPT_OPEN[key])
     return stated
+
+
+def _warn(text: str, what: str) -> None:
+    """Tell whoever runs the program. Most never need that module."""
+    from logging import getLogger
+
+    getLogger("captoken").warning(text, what)
 
 
 def spell(stated: Mapping[str, Any]) -> bytes:

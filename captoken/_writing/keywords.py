@@ -13,7 +13,7 @@ The rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 from captoken._format.clocks import Moment, Seconds
@@ -275,15 +275,28 @@ def position_of(given: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def unnamed_tables(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each table that `columns` and `rows` are for, and that no table named here can be.
+def restricts_nothing(given: Mapping[str, Any]) -> Iterator[str]:
+    """In words, what a restriction is for that is not among the tables or tools named beside it.
 
-    Such an entry restricts nothing: it is misspelt, most likely. Without named tables there are
-    none. `given` is well-formed.
+    Such an entry restricts nothing: it is misspelt, most likely. Beside no named tables there is no
+    such table, and beside no named tools no such tool. Marks are not looked at: they may be of what
+    other tokens of the task can do. `given` is well-formed.
     """
-    tables = [*given.get("tables", ()), *given.get("allow", {})]
-    for keyword in ("columns", "rows") if tables else ():
-        for pattern in given.get(keyword, {}):
+    if given.keys().isdisjoint(("columns", "rows", "consent")):
+        return
+    stated = {keyword: value for keyword, value in given.items() if value is not UNSET}
+    entries: list[tuple[str, str, Iterable[str]]] = [
+        (keyword, "tables", stated.get(keyword, ())) for keyword in ("columns", "rows")
+    ]
+    for one in stated.get("consent", ()):
+        of = one.get("for", {})
+        entries += (("consent", domain, of.get(domain, ())) for domain in ("tables", "tools"))
+
+    for keyword, domain, patterns in entries:
+        named = [*stated.get(domain, ())]
+        if domain == "tables":
+            named += stated.get("allow", ())
+        for pattern in patterns if named else ():
             # Patterns are nested or disjoint.
-            if not any(contains(table, pattern) or contains(pattern, table) for table in tables):
-                yield keyword, pattern
+            if not any(contains(one, pattern) or contains(pattern, one) for one in named):
+                yield f"{keyword} names {shown(pattern)}, which is not among the {domain}"

@@ -36,6 +36,8 @@ from captoken.cli.options import (
 )
 from captoken.cli.output import answer, tell
 from captoken.cli.values import DURATION, FILE
+from captoken.cli.view import read
+from captoken.keys.keyring import Keyring
 from captoken.stores.ports import Debit, Forbidden, MarkedStep, Reservation, Spend, Use
 
 if TYPE_CHECKING:
@@ -139,12 +141,27 @@ def _decision(
             audit=audit,
         )
     text = files.token_text(token_file)
-    if dry:
-        return verifier.explain(text, access, caller=caller, request=request)
     with quietly():  # the command prints it
-        if access is None:
-            return _shown(verifier, text, request)
-        return verifier.check(text, access, caller=caller, request=request)
+        if dry:
+            decision = verifier.explain(text, access, caller=caller, request=request)
+        elif access is None:
+            decision = _shown(verifier, text, request)
+        else:
+            decision = verifier.check(text, access, caller=caller, request=request)
+    if decision.code == "unknown_key":
+        tell(_of_keys(text, files.keyring(keyring)))
+    return decision
+
+
+def _of_keys(text: str, keyring: Keyring) -> str:
+    """Which key the token names, and which there are: ids alone, which are no secret."""
+    named = read(text).token.unverified.root
+    its = f"the token is of key {named.key_id}{_for(named.audience)}"
+    return f"{its}; the keyring has {', '.join(keyring.key_ids)}{_for(keyring.audience)}"
+
+
+def _for(audience: str | None) -> str:
+    return "" if audience is None else f", for {audience} alone"
 
 
 def _shown(verifier: Verifier, text: str, request: bytes | None) -> Decision:

@@ -211,7 +211,8 @@ def _any_key(path: str) -> SecretKey:
 
     kind = "no key that has a public half"
     if found == "keyring":
-        kind = "a keyring, which has no public key"
+        ids = Keyring.load(path).key_ids
+        kind = f"a keyring ({', '.join(ids)}), which has no public key"
     elif is_like:
         kind = f"{is_like}, and {kind}"
     raise KeyringError(f"the file holds {kind}")

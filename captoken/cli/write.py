@@ -14,7 +14,6 @@ from click.core import ParameterSource
 
 from captoken._format.spelling import span
 from captoken._writing.issuer import Issuer
-from captoken._writing.keywords import unnamed_tables
 from captoken._writing.token import Token
 from captoken._writing.token_set import TokenSet
 from captoken.cli import files
@@ -384,9 +383,6 @@ def say_of_caveats(given: Mapping[str, Any]) -> None:
     for operation in _operations(given):
         if operation not in _KNOWN and operation != "*":
             _note(_unknown(operation))
-
-    for option, pattern in unnamed_tables(given):
-        _note(f"--{option} is for {pattern}, which is no table that is named here")
 
 
 def _operations(given: Mapping[str, Any]) -> Iterator[str]:

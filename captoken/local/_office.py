@@ -12,12 +12,12 @@ from typing import Any, Self, Unpack
 
 from captoken._format.clocks import Clock, Moment
 from captoken._format.errors import CaptokenError, StoreError
-from captoken._format.spelling import shown, shown_file
+from captoken._format.spelling import shown_file
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.entries import Entry, Select
 from captoken._verification.verifier import Verifier, VerifierOptions
 from captoken._writing.issuer import Issuer
-from captoken._writing.keywords import MintCaveats, unnamed_tables
+from captoken._writing.keywords import MintCaveats, restricts_nothing
 from captoken._writing.token import Token
 from captoken._writing.token_set import TokenSet
 from captoken.audit import analysis
@@ -280,7 +280,7 @@ class Office:
 
         It calls `operator.revoke`, with the same keywords and exceptions: `token=`, `link=`,
         `agent=`, `subject=`, `task=`. `link=child.link_id` is one sub-agent and all below it;
-        `token=` is a whole tree. To undo it, call `operator.lift(entry.id)`.
+        `token=root.token_id` is a whole tree. To undo it, call `operator.lift(entry.id)`.
 
         A name is revoked for everybody who uses it, until you lift the entry, or until `until=`:
         for one agent of one task, give `link=`.
@@ -353,6 +353,6 @@ class Office:
 
 
 def _check_named(caveats: Mapping[str, Any]) -> None:
-    """Raise ValueError for columns or rows of a table that was not named, in written caveats."""
-    for keyword, pattern in unnamed_tables(caveats):
-        raise ValueError(f"{keyword} names {shown(pattern)}, which is not among the tables")
+    """Raise ValueError for what is restricted and not named beside it, in written caveats."""
+    for misspelt in restricts_nothing(caveats):
+        raise ValueError(misspelt)

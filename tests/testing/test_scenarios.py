@@ -50,7 +50,7 @@ class Region(Caveat, frozen=True):
 def test_caveats_of_ones_own_are_known_by_a_vocabulary() -> None:
     text = HEAD + 'token = { unrestricted = true, "acme:region" = "eu" }\n[[scenario.call]]\ntool = "pay"\nattributes = { region = "eu" }\ncode = "allowed"\n'
     assert codes(text, vocabulary=Vocabulary(Region)) == ["allowed"]
-    with pytest.raises(ValueError, match="its token: "):
+    with pytest.raises(ValueError, match="its token or a link of it: "):
         codes(text)
 
 
@@ -80,5 +80,5 @@ def test_a_mistake_in_a_file_is_told_with_its_place(text: str, told: str, tmp_pa
 @pytest.mark.parametrize("token", ["tables = ['sales']", "unrestricted = true, colour = 'red'", "tools = { pay = {} }, uses = 0.5"])
 def test_a_token_that_cannot_be_made_is_told_with_its_scenario(token: str) -> None:
     (scenario,) = scenarios_of(HEAD + f"token = {{ {token} }}\n" + CALL + 'code = "allowed"\n')
-    with pytest.raises(ValueError, match=r"^scenario 'one': its token: "):
+    with pytest.raises(ValueError, match=r"^scenario 'one': its token or a link of it: "):
         scenario.run()

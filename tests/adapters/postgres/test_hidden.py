@@ -202,7 +202,7 @@ def test_a_mistake_in_what_is_granted_is_told_as_what_it_is(twins: list[Callable
         with psycopg.connect(conninfo(login)) as connection, guarded(connection, tokens()[token]) as db:
             said.append([answer(db, sql) for sql in MISTAKES])
     assert said[0] == said[1]
-    assert {told[0] for told in said[0]} == {"name", "type", "syntax", "value"} and not any("stands for nothing" in told[1] for told in said[0] if told[0] == "type")
+    assert {told[0] for told in said[0]} == {"name", "type", "syntax", "value"} and not any("does not exist" in told[1] for told in said[0] if told[0] == "type")
 
 
 NAMES = ["id", "name", "region", "amount", "doc", "ts", "note", "label"]
