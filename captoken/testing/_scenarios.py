@@ -128,8 +128,9 @@ class Scenario(NamedTuple):
         try:
             token = self._made(Issuer(keyring, vocabulary=self.vocabulary, clock=clock))
         except (CaptokenError, TypeError, ValueError) as error:
-            where = f"scenario {shown(self.name)}: its token or a link of it"
-            raise ValueError(f"{where}: {error}") from None
+            raise ValueError(
+                f"scenario {shown(self.name)}: its token or a link of it: {error}"
+            ) from None
 
         with quietly():  # it mints, too
             verifier = Verifier(
