@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from captoken._format.spelling import escape, spelled, until
+from captoken._language.capability import Capability
 from captoken._language.caveats import ASKING, BUILT_IN, MARKING, RIGHTS, Caveat
 from captoken.audit.analysis import Hop
 
@@ -105,9 +106,12 @@ def plain(text: str) -> str:
     return escape(text).encode("ascii", "backslashreplace").decode()
 
 
-def may(hop: Hop, now: int) -> list[str]:
-    """What a hop permits, in words."""
-    stated = hop.capability.json()
+def may(hop: Hop, now: int, left: Capability | None = None) -> list[str]:
+    """What a hop permits, in words; or what is left of it, where an overlay takes away."""
+    capability = hop.capability if left is None else left
+    if left is not None and left.nothing:
+        return ["nothing"]
+    stated = capability.json()
     said = of_rights(stated, now) or ["any access"]
     said += of_rules(stated, now)
     if "aud" in stated:

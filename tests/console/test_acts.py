@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from captoken.cli.console import acts
+from captoken.cli.console import acts, views
 from tests.console.fixtures import NOW, Browser, World
 
 
@@ -154,3 +156,65 @@ def test_what_was_used_can_be_said_in_an_entry(world: World, browser: Browser) -
     unused = browser.get(f"/api/agent?id={id}").json["unused"]
     assert unused["python"] == "token.attenuate(tables=['sales'], operations=['select'], uses=1, budget={'eur': 30})"
     assert browser.post("/api/preview", {"select": {"link": id}, "keywords": unused["keywords"]}).json["would_refuse"] == 0
+
+
+def test_as_many_go_on_as_are_announced_and_the_wide_act_stops_all(world: World, browser: Browser) -> None:
+    """Of an agent with tokens in several tasks: what the first dialog says goes on, the second one stops."""
+    for task in ("a", "b", "c"):
+        world.ask(world.mint(task).delegate(to="sales-agent"))
+    node = world.index.rows("select id from hops where agent = 'sales-agent' and task = 'a'")[0][0]
+    reach = browser.get(f"/api/agent?id={node}").json["reach"]
+    hits = browser.post("/api/preview", {"select": reach["select"]}).json["hits"]
+    assert (hits["agents"], sorted(one["task"] for one in hits["namesakes"])) == (1, ["b", "c"])
+    hits = browser.post("/api/preview", {"select": reach["named"]}).json["hits"]
+    assert (hits["agents"], len(hits["namesakes"])) == (1, 2)
+    everywhere = {"agent": reach["named"]["agent"]}
+    seen = browser.post("/api/preview", {"select": everywhere}).json
+    assert (seen["hits"]["agents"], seen["hits"]["namesakes"], seen["would_refuse"]) == (3, [], 3)
+    wish = {"kind": "revoke", "select": everywhere, "why": "leaked", "stamp": seen["stamp"]}
+    assert browser.post("/api/act", wish).status == 200
+    for one in world.index.rows("select id from hops where agent = 'sales-agent'"):
+        assert browser.get(f"/api/agent?id={one[0]}").json["node"]["state"] == "revoked"
+
+
+def test_narrowing_says_what_is_left_and_one_that_leaves_nothing_stops(world: World, browser: Browser) -> None:
+    token = world.mint().delegate(to="sales-agent", tables=["sales"])
+    assert world.ask(token)
+    node = world.index.rows("select id from hops where agent = 'sales-agent'")[0][0]
+    select = browser.get(f"/api/agent?id={node}").json["reach"]["select"]
+
+    def left(**keywords: Any) -> Any:
+        return browser.post("/api/preview", {"select": select, "keywords": keywords}).json["hits"]["left"]
+
+    assert left(tables=["sales", "hr"]) == [{"agents": ["sales-agent"], "says": ["select on sales"]}]
+    assert left(tables=["hr"]) == [{"agents": ["sales-agent"], "says": ["nothing"]}]
+    assert left(expires_in=60)[0]["says"] == ["select on sales"]
+    world.operator.narrow(**select, tables=["sales", "market.*"], why="a look")
+    view = browser.get(f"/api/agent?id={node}").json
+    assert (view["node"]["state"], view["may"], view["by_token"]) == ("narrowed", ["select on sales"], ["select on sales"])
+    world.operator.narrow(**select, tables=["hr"], why="a slip")
+    view = browser.get(f"/api/agent?id={node}").json
+    assert (view["node"]["state"], view["may"], view["reach"]["agents"]) == ("stopped", ["nothing"], [])
+    assert not world.ask(token)
+
+
+@pytest.mark.parametrize("by", ["token", "task", "agent", "link", "subject"])
+def test_what_a_selector_may_be_about_is_found_without_reading_all(world: World, by: str) -> None:
+    """No hop that an entry is on is missed: also of a task that a link narrows, and of who held it before."""
+    root = world.mint()
+    child = root.delegate(to="sales-agent", task="q3/eu")
+    world.ask(child.delegate(to="chart-agent"))
+    world.ask(world.mint("other", subject="user:kim").delegate(to="sales-agent"))
+    ids = {agent: id for agent, id in world.index.rows("select agent, id from hops where token = ?", root.token_id)}
+    wanted = {
+        "token": (root.token_id, {"orchestrator", "sales-agent", "chart-agent"}),
+        "task": ("q3/eu", {"sales-agent", "chart-agent"}),
+        "agent": ("sales-agent", {"sales-agent", "chart-agent"}),
+        "link": (ids["sales-agent"], {"sales-agent", "chart-agent"}),
+        "subject": ("user:jane", {"orchestrator", "sales-agent", "chart-agent"}),
+    }
+    value, names = wanted[by]
+    found = views.selected(world.index, {by: value})
+    assert {ids[name] for name in names} <= found
+    assert by == "agent" or not found & {id for (id,) in world.index.rows("select id from hops where token != ?", root.token_id)}
+    assert views.selected(world.index, {"kid": "k"}) >= set(ids.values())

@@ -89,10 +89,17 @@ def test_forged_tokens_and_servers_that_fail(world: World, browser: Browser) -> 
 
 
 def test_an_overlay_that_is_not_renewed_or_cannot_be_read(world: World, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert world.ask(world.mint())
     world.now += 61
+    assert told(browser) == [("overlay", False)] and "61 s ago" in sentence(browser)
+    world.now += 2
+    assert not world.ask(world.mint(), "hr")
     assert told(browser) == [("overlay", True)]
-    world.operator.renew()
+    assert world.ask(world.mint())
+    assert told(browser) == [("overlay", False)]
+    assert browser.post("/api/act", {"kind": "renew", "why": ""}).status == 200
     assert told(browser) == []
+    world.operator.renew()
     monkeypatch.setattr(world.store, "load", lambda: b"no overlay")
     assert "cannot be read" in sentence(browser)
 
@@ -169,3 +176,35 @@ def test_alerts_of_reactions_are_shown(tmp_path: Path) -> None:
         world.close()
     (one,) = _alerts(str(tmp_path), 0)
     assert one["text"].startswith("The alerts of reactions cannot be read from ")
+
+
+def test_what_is_stopped_is_handled_and_is_no_alarm(world: World, browser: Browser) -> None:
+    """By whom, when and why; and what is open stands above it."""
+    root = world.mint()
+    token = root.delegate(to="sales-agent")
+    for _ in range(5):
+        world.ask(token, "hr")
+    (need,) = browser.get("/api/needs").json["needs"]
+    assert (need["grave"], need["handled"]) == (True, False)
+    world.operator.revoke(agent="sales-agent", why="it asks for hr")
+    for _ in range(5):
+        world.ask(root, "hr")
+    world.ask(token, "hr")
+    first, second = browser.get("/api/needs").json["needs"]
+    assert (first["handled"], first["grave"]) == (False, True) and "orchestrator" in first["text"]
+    assert (second["handled"], second["grave"]) == (True, False) and "sales-agent" in second["text"]
+    assert second["more"].startswith("Stopped by ops:kim, 20") and second["more"].endswith(": it asks for hr")
+    for _ in range(2):
+        world.now += 1801
+        world.operator.renew()
+    assert [one["handled"] for one in browser.get("/api/needs").json["needs"] if one["kind"] == "often"] == []
+
+
+def test_a_token_that_has_expired_needs_nobody(world: World, browser: Browser) -> None:
+    token = world.mint(expires_in=60)
+    for _ in range(5):
+        world.ask(token, "hr")
+    world.now += 61
+    world.operator.renew()
+    (need,) = browser.get("/api/needs").json["needs"]
+    assert need["handled"] and need["more"] == "Its token has expired."

@@ -3,7 +3,7 @@
 import type { JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import * as api from "./api";
-import type { Entry, Hits, Keywords, Kind, Preview, Select, WhatIf } from "./api";
+import type { AgentView, Entry, Hits, Keywords, Kind, Preview, Select, TokenName, WhatIf } from "./api";
 import { count, exact, fromField, plainNumber, toField } from "./format";
 import { Decisions, Dialog } from "./parts";
 import { spelled } from "./query";
@@ -22,6 +22,23 @@ export interface Aim {
   entry?: Entry;
   // The hop of an agent.
   node?: string;
+  // All tokens that the agent was handed, and not this one alone.
+  all?: boolean;
+}
+
+// What is aimed at, of an agent.
+export function aimAt(kind: Aim["kind"], view: AgentView, task: string, all = false): Aim {
+  const below = view.reach.agents.filter((one) => one.id !== view.node.id);
+  return {
+    kind,
+    agent: view.node.agent,
+    task,
+    select: all ? view.reach.named : view.reach.select,
+    below: below.map((one) => one.agent),
+    suggested: view.unused?.keywords ?? null,
+    node: view.node.id,
+    all,
+  };
 }
 
 const OPERATIONS = ["select", "insert", "update", "delete"] as const;
@@ -160,7 +177,7 @@ function NarrowForm(props: {
       </div>
       <p class="muted">
         A field that is empty takes nothing away. No field gives anything: what an agent may not do,
-        it may not do after this either. Who names tables closes tools, and the other way round.
+        it may not do after this either. If you name tables, no tool is left, and the reverse.
       </p>
       {props.suggested && (
         <button
@@ -174,14 +191,6 @@ function NarrowForm(props: {
     </fieldset>
   );
 }
-
-const TITLES: Record<Aim["kind"], string> = {
-  narrow: "Narrow",
-  end: "End the task",
-  revoke: "Revoke",
-  lift: "Lift",
-  "what-if": "What if",
-};
 
 export function Act(props: {
   aim: Aim;
@@ -197,6 +206,9 @@ export function Act(props: {
   const [seen, setSeen] = useState<{ of: string; preview: Preview } | null>(null);
   const [trouble, setTrouble] = useState("");
   const [busy, setBusy] = useState(false);
+  const [everywhere, setEverywhere] = useState(aim.all === true);
+  const { task: _, ...anywhere } = aim.select;
+  const select = everywhere ? anywhere : aim.select;
 
   let keywords: Keywords | null = null;
   let wrong = "";
@@ -207,7 +219,7 @@ export function Act(props: {
       wrong = (error as Error).message;
     }
   }
-  const says = JSON.stringify(keywords);
+  const says = JSON.stringify([select, keywords]);
   const isStated =
     aim.kind !== "lift" && wrong === "" && (aim.kind !== "narrow" || keywords !== null);
 
@@ -221,7 +233,7 @@ export function Act(props: {
     let isOver = false;
     const timer = setTimeout(
       () => {
-        api.preview(aim.select, keywords).then(
+        api.preview(select, keywords).then(
           (preview) => {
             if (!isOver) setSeen({ of: says, preview });
           },
@@ -238,7 +250,8 @@ export function Act(props: {
     };
   }, [says, isStated]);
 
-  const isReady = !busy && why.trim() !== "" && (aim.kind === "lift" || seen?.of === says);
+  const isNone = seen?.of === says && seen.preview.hits.agents === 0 && aim.all !== true;
+  const isReady = !busy && !isNone && why.trim() !== "" && (aim.kind === "lift" || seen?.of === says);
 
   const doIt = (): void => {
     if (!isReady) return;
@@ -248,13 +261,16 @@ export function Act(props: {
         ? { kind: aim.kind, entry: aim.entry?.id ?? "", why }
         : {
             kind: aim.kind as Kind,
-            select: aim.select,
+            select,
             keywords,
             why,
             stamp: seen?.preview.stamp ?? "",
           };
     api.act(wish).then(
-      (done) => props.onDone(`Done: ${title}. It is entry ${done.entry}, in snapshot ${done.seq}.`),
+      () =>
+        props.onDone(
+          `Done: ${title}.${aim.kind === "lift" ? "" : " You can undo it under Operator actions."}`,
+        ),
       (error: Error) => {
         setBusy(false);
         setTrouble(error.message);
@@ -262,27 +278,56 @@ export function Act(props: {
     );
   };
 
+  const whom = aim.agent ?? aim.entry?.whom ?? `the task ${aim.task}`;
   const title =
     aim.kind === "end"
       ? `End the task ${aim.task}`
       : aim.kind === "lift"
-        ? "Lift an entry"
-        : `${TITLES[aim.kind]} ${aim.agent ?? `the task ${aim.task}`}`;
+        ? `Lift what was said of ${aim.entry?.whom ?? aim.entry?.select ?? "it"}`
+        : aim.kind === "narrow"
+          ? `Narrow ${whom}`
+          : aim.all
+            ? `Revoke all tokens of ${whom}`
+            : `Revoke this token of ${whom}, with all below`;
+  const button =
+    aim.kind === "end"
+      ? `End ${aim.task}`
+      : aim.kind === "lift"
+        ? "Lift it"
+        : aim.all
+          ? `Revoke ${whom} in ${everywhere ? "all tasks" : aim.task}`
+          : `${aim.kind === "narrow" ? "Narrow" : "Revoke"} ${whom}`;
 
   return (
     <Dialog title={title} onClose={props.onClose}>
-      <Stops aim={aim} />
+      <Stops aim={aim} everywhere={everywhere} />
+      {aim.all && (
+        <fieldset class="choice">
+          <legend>Its tokens</legend>
+          {[true, false].map((all) => (
+            <label class="check" key={String(all)}>
+              <input
+                type="radio"
+                name={`${id}-where`}
+                checked={everywhere === all}
+                onChange={() => setEverywhere(all)}
+              />
+              {all ? "in all tasks" : `in ${aim.task}, and in tasks below it`}
+            </label>
+          ))}
+        </fieldset>
+      )}
       {aim.kind === "narrow" && (
         <NarrowForm fields={fields} suggested={aim.suggested} onChange={setFields} />
       )}
       {aim.kind !== "lift" && (
         <div class="preview" aria-live="polite">
           {!isStated ? (
-            <p class="muted">{wrong || "Say what is left to it, to see what that stops."}</p>
+            <p class="muted">{wrong || "Fill in a field, to see which calls that stops."}</p>
           ) : trouble ? null : seen === null ? (
             <p class="muted">Looking at the last hour…</p>
           ) : (
-            <Seen preview={seen.preview} agent={aim.agent} />
+            <Seen preview={seen.preview} aim={aim} />
           )}
         </div>
       )}
@@ -303,6 +348,11 @@ export function Act(props: {
         />
       </div>
       <p class="muted">
+        {aim.kind === "lift"
+          ? "It holds from their next call on. To stop them again, revoke or narrow them again. "
+          : aim.kind === "narrow"
+            ? "It holds from the next call on. Lift undoes it, under Operator actions. "
+            : "From the next call on, each of these calls is refused. Lift undoes it, under Operator actions. "}
         Recorded as said by <strong>{props.by}</strong>.
       </p>
       <div class="buttons">
@@ -315,7 +365,7 @@ export function Act(props: {
           disabled={!isReady}
           onClick={doIt}
         >
-          {aim.kind === "end" ? "End it" : TITLES[aim.kind]}
+          {button}
         </button>
       </div>
     </Dialog>
@@ -323,21 +373,27 @@ export function Act(props: {
 }
 
 // Whom it is about, and what it stops.
-function Stops(props: { aim: Aim }): JSX.Element {
+function Stops(props: { aim: Aim; everywhere: boolean }): JSX.Element {
   const { aim } = props;
   if (aim.kind === "lift" && aim.entry) {
     return (
       <dl class="stops">
-        <dt>Selects</dt>
-        <dd>{aim.entry.select}</dd>
-        <dt>Says</dt>
-        <dd>{aim.entry.narrows?.join("; ") ?? "nothing is permitted"}</dd>
+        <dt>Is about</dt>
+        <dd>
+          {aim.entry.whom && `${aim.entry.whom}: `}
+          {aim.entry.select}
+        </dd>
+        <dt>Limits to</dt>
+        <dd>{aim.entry.narrows?.join("; ") ?? "nothing: it revokes"}</dd>
         <dt>Said by</dt>
         <dd>
           {aim.entry.by}, {exact(aim.entry.at)}: {aim.entry.why}
         </dd>
         <dt>Then</dt>
-        <dd>What it stopped is possible again, as far as tokens and other entries permit.</dd>
+        <dd>
+          {aim.entry.whom ?? "Whoever it stopped"} can act again, as far as tokens and other entries
+          permit.
+        </dd>
       </dl>
     );
   }
@@ -350,11 +406,13 @@ function Stops(props: { aim: Aim }): JSX.Element {
         </>
       )}
       <dt>Task</dt>
-      <dd>{aim.task}</dd>
+      <dd>{props.everywhere ? "all tasks" : aim.task}</dd>
       <dt>{aim.kind === "narrow" ? "Narrows" : "Stops"}</dt>
       <dd>
         {aim.agent === null
-          ? "All tokens of the task, those that are handed on later too."
+          ? "All tokens of the task, also those that are handed on later."
+          : aim.all
+            ? "Each token that was handed to it, also later, and whatever is handed on from it."
           : aim.below.length === 0
             ? "It, and whatever is handed on from it."
             : `It, and ${count(aim.below.length, "agent")} below: ` +
@@ -397,14 +455,23 @@ function Stopped(props: {
   );
 }
 
+// A list of tokens, as far as it is not long.
+const listOf = (tokens: readonly TokenName[]): string =>
+  tokens
+    .slice(0, LISTED)
+    .map((one) => `task ${one.task}, for ${one.subject}`)
+    .join("; ") + (tokens.length > LISTED ? `; and ${plainNumber(tokens.length - LISTED)} more` : "");
+
 // What it is about, by token: a task of the same name has tokens of other people, too.
-function Hit(props: { hits: Hits; agent: string | null }): JSX.Element {
-  const { hits, agent } = props;
+function Hit(props: { hits: Hits; aim: Aim }): JSX.Element {
+  const { hits, aim } = props;
   return (
     <div class="hits">
       <p>
         <strong>
-          It is about {count(hits.agents, "agent")}, by {count(hits.groups.length, "token")}.
+          {hits.agents === 0
+            ? "Nothing of it works now: there is nothing to stop."
+            : `This affects ${count(hits.agents, "agent")}, by ${count(hits.groups.length, "token")}.`}
         </strong>
         {!hits.is_all && <span class="bad"> There are more than are listed here.</span>}
       </p>
@@ -419,12 +486,17 @@ function Hit(props: { hits: Hits; agent: string | null }): JSX.Element {
       </ul>
       {hits.namesakes.length > 0 && (
         <p class="bad">
-          {count(hits.namesakes.length, "other token")} handed to {agent} will go on (
-          {hits.namesakes
-            .slice(0, LISTED)
-            .map((one) => `task ${one.task}, for ${one.subject}`)
-            .join("; ")}
-          ). <em>Revoke all its tokens</em> stops these, too.
+          {count(hits.namesakes.length, "other token")} handed to {aim.agent} will go on (
+          {listOf(hits.namesakes)}).{" "}
+          {aim.all ? (
+            <>
+              <em>In all tasks</em> stops these, too.
+            </>
+          ) : (
+            <>
+              <em>Revoke all its tokens…</em> stops these, too.
+            </>
+          )}
         </p>
       )}
     </div>
@@ -434,25 +506,52 @@ function Hit(props: { hits: Hits; agent: string | null }): JSX.Element {
 // Tokens that a dialog lists.
 const LISTED = 8;
 
-function Seen(props: { preview: Preview; agent: string | null }): JSX.Element {
-  const { preview } = props;
+// What is left to whom, by token and entry together.
+function Left(props: { left: Hits["left"] }): JSX.Element {
+  return (
+    <ul class="left">
+      {props.left.slice(0, LISTED).map(({ agents, says }) => {
+        const whom = agents.slice(0, LISTED).join(", ") + (agents.length > LISTED ? " and others" : "");
+        return says[0] === "nothing" ? (
+          <li key={whom} class="bad">
+            <strong>It leaves nothing to {whom}: this stops {agents.length === 1 ? "it" : "them"}.</strong>
+          </li>
+        ) : (
+          <li key={whom}>
+            It leaves to {whom}: {says.join("; ")}.
+          </li>
+        );
+      })}
+      {props.left.length > LISTED && <li>and something else to others.</li>}
+    </ul>
+  );
+}
+
+function Seen(props: { preview: Preview; aim: Aim }): JSX.Element {
+  const { preview, aim } = props;
+  const isNone = preview.hits.agents === 0;
   return (
     <>
-      <Hit hits={preview.hits} agent={props.agent} />
-      <p>
-        <strong>
-          In the last hour it would have refused {count(preview.would_refuse, "call")}
-        </strong>{" "}
-        that {preview.would_refuse === 1 ? "was" : "were"} allowed.
-        {preview.stands.narrows !== null && ` It leaves: ${preview.stands.narrows.join("; ")}.`}
-        <Only most={preview.only} />
-      </p>
-      <Stopped
-        rows={preview.rows}
-        brief={preview.stands.narrows === null}
-        label="Calls that it would have refused"
-        caption="Which calls it would stop"
-      />
+      <Hit hits={preview.hits} aim={aim} />
+      {aim.kind === "narrow" && <Left left={preview.hits.left} />}
+      {(!isNone || aim.all) && (
+        <>
+          <p>
+            <strong>
+              In the last hour it would have refused {count(preview.would_refuse, "call")}
+            </strong>{" "}
+            that {preview.would_refuse === 1 ? "was" : "were"} allowed
+            {preview.would_refuse > preview.rows.length && `, the last ${preview.rows.length} of them here`}.
+            <Only most={preview.only} />
+          </p>
+          <Stopped
+            rows={preview.rows}
+            brief={preview.stands.narrows === null}
+            label="Calls that it would have refused"
+            caption="Which calls it would stop, the last first"
+          />
+        </>
+      )}
     </>
   );
 }
@@ -465,12 +564,26 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
   const narrows = how === "narrowed";
   const [lost, setLost] = useState({ operation: "select", name: "" });
   const [fields, setFields] = useState<Fields>(NONE);
-  const [first, setFirst] = useState(toField(props.last - 3600));
-  const [last, setLast] = useState(toField(props.last));
-  const [found, setFound] = useState<WhatIf | null>(null);
+  const [first, setFirst] = useState(exact(props.last - 3600));
+  const [last, setLast] = useState(exact(props.last));
+  const [answered, setFound] = useState<(WhatIf & { to: string; of: string }) | null>(null);
+  const [whose, setWhose] = useState<"its" | "name" | "all">("its");
+  const [offered, setOffered] = useState<string[]>([]);
   const [trouble, setTrouble] = useState("");
   const close = useRef<HTMLButtonElement>(null);
   useEffect(() => close.current?.focus(), []);
+
+  // An answer is of the question that was asked: with another one it goes.
+  const of = JSON.stringify([how, lost, fields, first, last, whose]);
+  const found = answered?.of === of ? answered : null;
+  useEffect(() => {
+    if (how !== "lost" || lost.name === "") return;
+    const key = lost.operation === "tool" ? "tool:" : "table:";
+    api.complete(key + lost.name).then(
+      ({ words }) => setOffered(words.map((word) => word.slice(key.length))),
+      () => setOffered([]),
+    );
+  }, [how, lost.name, lost.operation]);
 
   const ask = (event: Event): void => {
     event.preventDefault();
@@ -480,7 +593,7 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
       const from = fromField(first);
       const to = fromField(last);
       if (from === null || to === null || from > to)
-        throw new Error("From and until: two times in order.");
+        throw new Error("From and until: two times in order, as 2026-12-01 09:30:00.");
       if (how === "lost") {
         if (!lost.name.trim()) throw new Error("Say which table or tool it had lost.");
         askLost(from, to);
@@ -490,7 +603,10 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
       if (narrows && keywords === null) throw new Error("Say what would have been left.");
       api
         .whatIf(aim.select, keywords, from, to)
-        .then(setFound, (error: Error) => setTrouble(error.message));
+        .then(
+          (answer) => setFound({ ...answer, of, to: narrows ? "narrowed to that" : "revoked" }),
+          (error: Error) => setTrouble(error.message),
+        );
     } catch (error) {
       setTrouble((error as Error).message);
     }
@@ -501,11 +617,21 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
     const name = spelled(lost.name.trim());
     const what = lost.operation === "tool" ? `tool:${name}` : `table:${name}`;
     const operation = ["tool", "any"].includes(lost.operation) ? "" : `operation:${lost.operation}`;
-    const q = `${scopeOf(aim)} ${what} ${operation} allowed since:${toField(from)} until:${toField(to)}`;
-    api.query(q, "calls", null, null, 20).then(
-      (answer) => {
+    const span = `since:${toField(from)} until:${toField(to)}`;
+    const scope = whose === "all" ? "" : whose === "name" ? `agent:${spelled(aim.agent ?? "")}` : scopeOf(aim);
+    const right = operation ? lost.operation : "any use";
+    Promise.all([
+      api.query(`${scope} ${what} ${operation} allowed ${span}`, "calls", null, null, 20),
+      // Does any trail know that name at all?
+      api.query(what, "calls", null, null, 1, "counts"),
+    ]).then(
+      ([answer, all]) => {
         if (answer.trouble !== null) throw new Error(answer.trouble);
+        const isKnown = all.trouble === null && all.allowed + all.denied > 0;
         setFound({
+          of,
+          to: `without ${right} ${lost.operation === "tool" ? "of" : "on"} ${lost.name.trim()}`,
+          unknown: isKnown ? undefined : lost.name.trim(),
           only: null,
           stopped: answer.allowed,
           agents: answer.agents.map((one) => ({
@@ -520,7 +646,7 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
 
   return (
     <Dialog
-      title={`What if ${aim.agent ?? `the task ${aim.task}`} had been stopped?`}
+      title={`What if ${aim.agent ?? `the task ${aim.task}`} ${how === "revoked" ? "had been stopped" : how === "lost" ? "had one right less" : "had been narrowed"}?`}
       wide
       onClose={props.onClose}
     >
@@ -583,29 +709,49 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
                 value={lost.name}
                 placeholder="as customers, market.*"
                 autocomplete="off"
+                list={`${id}-offered`}
                 spellcheck={false}
                 onInput={(event) => setLost({ ...lost, name: event.currentTarget.value })}
               />
+              <datalist id={`${id}-offered`}>
+                {offered.map((one) => (
+                  <option key={one} value={one} />
+                ))}
+              </datalist>
+            </div>
+            <div class="field">
+              <label for={`${id}-whose`}>by whom</label>
+              <select
+                id={`${id}-whose`}
+                value={whose}
+                onChange={(event) => setWhose(event.currentTarget.value as "its" | "name" | "all")}
+              >
+                <option value="its">
+                  {aim.agent === null ? `task ${aim.task}` : `${aim.agent}, with all below`}
+                </option>
+                {aim.agent !== null && <option value="name">{aim.agent}, in all tasks</option>}
+                <option value="all">all agents, in all tasks</option>
+              </select>
             </div>
           </div>
         )}
         <div class="grid">
           <div class="field">
-            <label for={`${id}-first`}>From</label>
+            <label for={`${id}-first`}>From (UTC)</label>
             <input
               id={`${id}-first`}
-              type="datetime-local"
-              step="1"
+              type="text"
+              autocomplete="off"
               value={first}
               onInput={(event) => setFirst(event.currentTarget.value)}
             />
           </div>
           <div class="field">
-            <label for={`${id}-last`}>Until</label>
+            <label for={`${id}-last`}>Until (UTC)</label>
             <input
               id={`${id}-last`}
-              type="datetime-local"
-              step="1"
+              type="text"
+              autocomplete="off"
               value={last}
               onInput={(event) => setLast(event.currentTarget.value)}
             />
@@ -616,7 +762,7 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
             Close
           </button>
           <button type="submit" class="default">
-            Judge again
+            Check
           </button>
         </div>
       </form>
@@ -624,8 +770,14 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
         {found && (
           <>
             <p>
-              <strong>It would have stopped {count(found.stopped, "call")}.</strong>
-              {found.stopped > found.rows.length && ` The first ${found.rows.length}:`}
+              <strong>
+                {found.to[0]?.toUpperCase() + found.to.slice(1)}, it would have stopped{" "}
+                {count(found.stopped, "call")}.
+              </strong>
+              {found.unknown !== undefined && (
+                <span class="bad"> No trail has any call on {found.unknown}: is the name right?</span>
+              )}
+              {found.stopped > found.rows.length && ` The last ${found.rows.length}:`}
               <Only most={found.only} />
             </p>
             {found.agents.length > 0 && (

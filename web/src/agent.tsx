@@ -77,6 +77,11 @@ export function Agent(props: {
         </button>
         <Export of={{ id: node.id }} at={props.at} />
       </div>
+      {props.canAct && isOver && (
+        <p class="muted">
+          This token is {STATES[node.state]?.says}: there is nothing of it to revoke or to narrow.
+        </p>
+      )}
 
       {view.said.length > 0 && (
         <>
@@ -84,7 +89,7 @@ export function Agent(props: {
           <ul class="may">
             {view.said.map((entry) => (
               <li key={entry.id}>
-                {entry.narrows === null ? "Revoked" : `Narrowed: ${entry.narrows.join("; ")}`}
+                {entry.narrows === null ? "Revoked" : `Limited to: ${entry.narrows.join("; ")}`}
                 {", for "}
                 {entry.select}: {entry.why}{" "}
                 <span class="muted">
@@ -104,12 +109,15 @@ export function Agent(props: {
         </>
       )}
 
-      <h3>May{view.said.length > 0 && ", by its token"}</h3>
-      <ul class="may">
+      <h3>May{view.said.length > 0 && " now"}</h3>
+      <ul class="may" aria-label="What it may do">
         {view.may.map((line) => (
           <li key={line}>{line}</li>
         ))}
       </ul>
+      {view.by_token.length > 0 && (
+        <p class="muted">By its token alone: {view.by_token.join("; ")}.</p>
+      )}
       <div class="gauges">
         <div class="gauge">
           <span>Time</span>
@@ -188,13 +196,14 @@ export function Agent(props: {
 
       {view.unused && (
         <>
-          <h3>Given, and never used</h3>
+          <h3>{view.unused.allowed === 0 ? "Given, and never used" : "Less would have done"}</h3>
           {view.unused.allowed === 0 ? (
             <p class="none">All of it: none of its calls was allowed.</p>
           ) : (
             <>
               <p>
-                This would have done for its {count(view.unused.allowed, "call")}, those below too:
+                This would have been enough for its {count(view.unused.allowed, "call")}, with those of
+                all below:
               </p>
               <div class="copied">
                 <pre tabIndex={0} aria-label="The narrower token to make instead">

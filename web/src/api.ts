@@ -2,7 +2,9 @@
 //
 // Each text is what a stranger wrote, and comes escaped. Here it is put into text nodes alone.
 
-export type State = "live" | "expired" | "revoked" | "narrowed" | "used" | "over" | "ended";
+import { holdsToken } from "./tokens";
+
+export type State = "live" | "expired" | "revoked" | "stopped" | "narrowed" | "used" | "over" | "ended";
 
 export type Basis = "issued" | "vouched" | "proven";
 
@@ -36,7 +38,8 @@ export interface Task {
   tokens: number;
   agents: number;
   first_at: number;
-  last_at: number;
+  // None of a time before its first call.
+  last_at: number | null;
   allowed: number;
   denied: number;
   expires_at: number | null;
@@ -58,6 +61,8 @@ export interface Need {
   text: string;
   more: string;
   grave: boolean;
+  // What was to be done is done, or its token does not work any more.
+  handled: boolean;
   at: number | null;
   task: string | null;
   node: string | null;
@@ -241,8 +246,10 @@ export type Keywords = Record<string, unknown>;
 export interface AgentView {
   node: AgentNode;
   chain: Hop[];
+  // By its token, and by what operators have said of it.
   may: string[];
-  // What operators have said of it.
+  // By its token alone, where operators have said something.
+  by_token: string[];
   said: Entry[];
   unused: { keywords: Keywords; python: string; allowed: number } | null;
   reach: {
@@ -279,6 +286,8 @@ export interface TokenName {
 export interface Hits {
   groups: (TokenName & { agents: string[]; more: number })[];
   agents: number;
+  // Of what narrows: what is left then, and to whom.
+  left: { agents: string[]; says: string[] }[];
   // Other tokens that were handed to the same name: they go on.
   namesakes: TokenName[];
   is_all: boolean;
@@ -296,6 +305,8 @@ export interface Preview {
 }
 
 export interface WhatIf {
+  // A name that no trail has.
+  unknown?: string | undefined;
   only: number | null;
   stopped: number;
   // Who made these calls, the most first.
@@ -303,7 +314,7 @@ export interface WhatIf {
   rows: Row[];
 }
 
-export type Kind = "narrow" | "end" | "revoke" | "lift";
+export type Kind = "narrow" | "end" | "revoke" | "lift" | "renew";
 
 // What the server said no to. The message is its sentence.
 export class Refusal extends Error {
@@ -342,6 +353,7 @@ function get<T>(
   query: Record<string, string | number | null | undefined>,
 ): Promise<T> {
   const asked = new URLSearchParams();
+  if (Object.values(query).some((value) => holdsToken(String(value)))) return noToken();
   for (const [name, value] of Object.entries(query)) {
     if (value !== null && value !== undefined) asked.set(name, String(value));
   }
@@ -349,7 +361,15 @@ function get<T>(
   return answer<T>(fetch(text ? `${path}?${text}` : path, { credentials: "same-origin" }));
 }
 
+const PASTED = "api/pasted";
+
+const noToken = (): Promise<never> =>
+  Promise.reject(
+    new Refusal(0, "There is a token in it. Paste it into the line above: it is kept nowhere there."),
+  );
+
 function post<T>(path: string, body: unknown): Promise<T> {
+  if (path !== PASTED && holdsToken(JSON.stringify(body))) return noToken();
   return answer<T>(
     fetch(path, {
       method: "POST",
@@ -403,12 +423,17 @@ export const decision = (key: string): Promise<DecisionView> => get("api/decisio
 
 export const overlay = (): Promise<{ entries: Entry[] }> => get("api/overlay", {});
 
-// The agent that a token was handed to, which somebody has pasted.
-export type Pasted =
-  | { trouble: string }
-  | { trouble: null; is_known: boolean; agent: string; task: string; node: string };
+// The agent that a token was handed to, which somebody has pasted; and what it says of itself.
+interface Claims {
+  claims?: { agent: string; task: string };
+}
+export type Pasted = Claims &
+  (
+    | { trouble: string }
+    | { trouble: null; is_known: boolean; agent: string; task: string; node: string }
+  );
 
-export const pasted = (text: string): Promise<Pasted> => post("api/pasted", { text });
+export const pasted = (text: string): Promise<Pasted> => post(PASTED, { text });
 
 export const preview = (select: Select, keywords: Keywords | null): Promise<Preview> =>
   post("api/preview", { select, keywords });

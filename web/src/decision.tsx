@@ -5,12 +5,13 @@ import * as api from "./api";
 import type { DecisionView } from "./api";
 import { plainNumber } from "./format";
 import { Ago, Among, Copy, Outcome } from "./parts";
+import { beside } from "./state";
 import type { Place } from "./state";
 
 export function Decision(props: {
   of: string;
   now: number;
-  go: (change: Partial<Place>) => void;
+  go: (change: Partial<Place>, replace?: boolean) => void;
   tell: (said: string) => void;
 }): JSX.Element {
   const { now, go } = props;
@@ -59,9 +60,26 @@ export function Decision(props: {
         <h2 id="decision-title" ref={title} tabIndex={-1}>
           <Outcome row={row} /> <span class="name">{row.what}</span>
         </h2>
-        <button type="button" class="small" onClick={() => history.back()}>
-          Back
-        </button>
+        <span class="steps">
+          {([-1, 1] as const).map((step) => {
+            const key = beside(props.of, step);
+            return (
+              key !== null && (
+                <button
+                  type="button"
+                  key={step}
+                  class={`small ${step > 0 ? "is-next" : "is-before"}`}
+                  onClick={() => go({ decision: key }, true)}
+                >
+                  {step > 0 ? "Next" : "Before"}
+                </button>
+              )
+            );
+          })}
+          <button type="button" class="small" onClick={() => history.back()}>
+            Back
+          </button>
+        </span>
       </div>
       <p class="facts">
         <span class="name">{row.who}</span>
@@ -77,6 +95,14 @@ export function Decision(props: {
         {view.task.key !== null && view.hop !== null && (
           <button type="button" onClick={() => go({ view: "now", at: null, task: view.task.key, node: view.hop, q: "" })}>
             The agent
+          </button>
+        )}
+        {view.task.key !== null && row.at !== null && (
+          <button
+            type="button"
+            onClick={() => go({ view: "then", at: row.at, task: view.task.key, node: view.hop, q: "" })}
+          >
+            History at this moment
           </button>
         )}
         {row.trace !== null && onTrace !== null && (
@@ -115,21 +141,6 @@ export function Decision(props: {
           </ul>
         </>
       )}
-      {view.needs !== null && (
-        <>
-          <h3>
-            The smallest grant that would have done
-            {places.length > 0 && `, in link ${places.join(" and ")}`}
-          </h3>
-          <div class="copied">
-            <pre tabIndex={0} aria-label="The smallest grant that would have done">
-              {view.needs}
-            </pre>
-            <Copy text={view.needs} tell={props.tell} />
-          </div>
-        </>
-      )}
-
       <h3>{row.allowed ? "By these links" : "Along these links, each asked in turn"}, as they were then</h3>
       {links.length === 0 ? (
         <p class="none">The token is described in none of these trails.</p>
@@ -162,6 +173,21 @@ export function Decision(props: {
             </li>
           ))}
         </ol>
+      )}
+
+      {view.needs !== null && (
+        <>
+          <h3>
+            The smallest grant that would have done
+            {places.length > 0 && `, in link ${places.join(" and ")}`}
+          </h3>
+          <div class="copied">
+            <pre tabIndex={0} aria-label="The smallest grant that would have done">
+              {view.needs}
+            </pre>
+            <Copy text={view.needs} tell={props.tell} />
+          </div>
+        </>
       )}
 
       <h3>The record</h3>

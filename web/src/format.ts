@@ -57,11 +57,11 @@ export const minuteOf = (at: number): string => exact(at).slice(0, 16);
 export const iso = (at: number): string | undefined =>
   isDate(at) ? new Date(at * 1000).toISOString() : undefined;
 
-// What a field of the kind `datetime-local` takes, and what it gives.
+// A time in a question, and what a field of times gives: in UTC, as the whole page.
 export const toField = (at: number): string => exact(at).replace(" ", "T");
 
 export function fromField(text: string): number | null {
-  const at = new Date(`${text}Z`).getTime();
+  const at = new Date(`${text.trim().replace(/ +/, "T").replace(/Z?$/i, "Z")}`).getTime();
   return Number.isNaN(at) ? null : Math.floor(at / 1000);
 }
 
@@ -70,6 +70,7 @@ export const STATES: Record<string, { sign: string; says: string }> = {
   narrowed: { sign: "◐", says: "narrowed" },
   revoked: { sign: "✕", says: "revoked" },
   ended: { sign: "✕", says: "ended" },
+  stopped: { sign: "✕", says: "stopped" },
   expired: { sign: "○", says: "expired" },
   used: { sign: "○", says: "used up" },
   over: { sign: "○", says: "over" },

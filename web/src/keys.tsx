@@ -37,6 +37,8 @@ export function useKeys(onHelp: () => void): void {
       } else if (event.key === "?") {
         onHelp();
       } else if (event.key === "j" || event.key === "k") {
+        const beside = document.querySelector<HTMLElement>(event.key === "j" ? ".is-next" : ".is-before");
+        beside?.click();
         const rows = [...document.querySelectorAll<HTMLElement>(ROWS)];
         const at = rows.indexOf(document.activeElement as HTMLElement);
         const to = event.key === "j" ? at + 1 : Math.max(0, at - 1);
@@ -101,7 +103,7 @@ export function Help(props: { onClose: () => void }): JSX.Element {
         <dt>/</dt>
         <dd>to the question</dd>
         <dt>j, k</dt>
-        <dd>to the next row, to the one before</dd>
+        <dd>to the next row, or the one before; to the next decision of the list</dd>
         <dt>?</dt>
         <dd>this page</dd>
         <dt>↑ ↓ ← → Home End</dt>

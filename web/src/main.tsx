@@ -2,21 +2,21 @@
 import { render } from "preact";
 import type { JSX } from "preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { Act, What } from "./act";
+import { Act, What, aimAt } from "./act";
 import type { Aim } from "./act";
 import { Agent } from "./agent";
 import * as api from "./api";
-import type { AgentView, Entry, Need, Now, OverlayFacts, Session, TaskView } from "./api";
+import type { AgentView, Entry, Need, Now, Session, TaskView } from "./api";
 import { Decision } from "./decision";
 import { ago, count, duration, exact, plainNumber } from "./format";
 import { Paged } from "./paged";
-import { Ago, Among, Decisions, Dialog, Export, Press, StateMark } from "./parts";
+import { Ago, Among, Decisions, Dialog, Export, Press, StateMark, TimeField } from "./parts";
 import { Plot } from "./plot";
 import { LastHour, Needs, together } from "./needs";
 import { Help, useKeys } from "./keys";
 import { Found, QueryBar, spelled } from "./query";
-import { serverNow, setClock, toSpan, useClock, usePlace } from "./state";
-import type { ViewName } from "./state";
+import { arrive, serverNow, setClock, toSpan, useClock, usePlace } from "./state";
+import type { Place, ViewName } from "./state";
 import { Tasks } from "./tasks";
 import { Tree } from "./tree";
 
@@ -43,14 +43,15 @@ function App(): JSX.Element {
   const [recent, setRecent] = useState<api.Page | null>(null);
   const [trouble, setTrouble] = useState("");
   const [told, setTold] = useState("");
+  const [pasted, setPasted] = useState<api.Pasted | null>(null);
   // What was told of another view is of no use here.
   const go: typeof goTo = (change, replace) => {
     setTold("");
+    setPasted(null);
     goTo(change, replace);
   };
   const [heard, setHeard] = useState("");
   const [aim, setAim] = useState<Aim | null>(null);
-  const [wanted, setWanted] = useState<string | null>(null);
   const [help, setHelp] = useState(false);
   useKeys(() => setHelp(true));
   const [trace, setTrace] = useState<{ text: string; key: string } | null>(null);
@@ -141,6 +142,37 @@ function App(): JSX.Element {
     if (place.task === null && first && isOfTask) go({ task: first.key }, true);
   }, [seen?.tasks.length === 0, seen === null, place.task, place.view]);
 
+  // Where one has gone, the focus and the title of the tab say.
+  const heading =
+    place.decision !== null
+      ? "decision-title"
+      : place.q !== ""
+        ? "found-title"
+        : place.view === "needs" || place.view === "said"
+          ? `${place.view}-title`
+          : place.node !== null
+            ? "agent-title"
+            : "tasks-title";
+  const isFirst = useRef(true);
+  useEffect(() => {
+    const wasFirst = isFirst.current;
+    isFirst.current = false;
+    return wasFirst ? undefined : arrive(heading);
+  }, [heading, place.decision]);
+  const open = needs?.filter((one) => !one.handled).length ?? 0;
+  useEffect(() => {
+    const name = {
+      "decision-title": "Decision",
+      "found-title": place.q,
+      "needs-title": "Needs you",
+      "said-title": "Operator actions",
+    }[heading];
+    const view = name ?? (place.view === "then" ? "History" : "Now");
+    const shown = [agent?.node.id === place.node && agent?.node.agent, task?.task.key === place.task && task?.task.task];
+    const parts = [...(name === undefined ? shown : []), view, "captoken"].filter(Boolean);
+    document.title = `${open ? `(${open}) ` : ""}${parts.join(" · ")}`;
+  }, [heading, place.q, place.view, open, agent?.node.id, task?.task.key]);
+
   useHeard(task, setHeard);
   useEffect(() => {
     const timer = setTimeout(() => setTold(""), TOLD_FOR);
@@ -149,22 +181,16 @@ function App(): JSX.Element {
 
   const choose = useCallback((key: string) => go({ task: key, node: null }), []);
   const chooseNode = useCallback((id: string) => go({ node: id }), []);
-  // From a token that is pasted to its agent, where it can be stopped.
+  // From a token that is pasted to its agent, where it can be stopped: if it is that agent's.
   const onToken = (text: string): void => {
     api.pasted(text).then(
       (found) => {
-        if (found.trouble !== null) {
-          setTold(found.trouble);
-          return;
+        if (found.trouble === null && found.is_known) {
+          go({ view: "now", at: null, q: "", task: found.task, node: found.node });
         }
-        go({ view: "now", at: null, q: "", task: found.task, node: found.node });
-        setTold(
-          found.is_known
-            ? `The trails have this token: it was handed to ${found.agent}. "Revoke" stops it.`
-            : `By what it says, which anybody can write, it came of the token of ${found.agent}.`,
-        );
+        setPasted(found);
       },
-      (error: Error) => setTold(error.message),
+      (error: Error) => setPasted({ trouble: error.message }),
     );
   };
   const view = (name: ViewName): void =>
@@ -195,24 +221,16 @@ function App(): JSX.Element {
   const aimAtAgent = (kind: Aim["kind"], all = false): void => {
     if (!agent) return;
     const isHere = task !== null && task.nodes.some((node) => node.id === agent.node.id);
-    const below = agent.reach.agents.filter((one) => one.id !== agent.node.id);
-    setAim({
-      kind,
-      agent: agent.node.agent,
-      task: isHere ? task.task.task : "another task",
-      select: all ? agent.reach.named : agent.reach.select,
-      below: below.map((one) => one.agent),
-      suggested: agent.unused?.keywords ?? null,
-      node: agent.node.id,
-    });
+    setAim(aimAt(kind, agent, isHere ? task.task.task : "another task", all));
+  };
+  // From the list, which stays behind the dialog.
+  const revoke = (key: string, node: string): void => {
+    Promise.all([api.agent(node, null), api.task(key, null)]).then(
+      ([view, { task }]) => setAim(aimAt("revoke", view, task.task)),
+      (error: Error) => setTold(error.message),
+    );
   };
 
-  // To be revoked, once it is known what that stops.
-  useEffect(() => {
-    if (wanted === null || agent?.node.id !== wanted || task === null || task.task.key !== place.task) return;
-    setWanted(null);
-    aimAtAgent("revoke");
-  }, [wanted, agent, task]);
   useEffect(() => {
     if (place.decision !== null) setTold("");
   }, [place.decision]);
@@ -233,7 +251,7 @@ function App(): JSX.Element {
           document.getElementById("main")?.focus();
         }}
       >
-        To the agents
+        To the content
       </a>
       <Head
         view={place.q !== "" || place.decision !== null ? null : place.view}
@@ -264,6 +282,7 @@ function App(): JSX.Element {
           </p>
         ))}
       <QueryBar q={place.q} onAsk={(q) => go({ q })} onHelp={() => setHelp(true)} onToken={onToken} />
+      {pasted && <Answered pasted={pasted} go={go} onClose={() => setPasted(null)} />}
       {place.view === "then" && seen && (
         <Slider
           at={then}
@@ -292,10 +311,13 @@ function App(): JSX.Element {
               now={now}
               canAct={canAct}
               go={go}
-              onRevoke={(task, node) => {
-                go({ view: "now", task, node });
-                setWanted(node);
-              }}
+              onRevoke={revoke}
+              onSign={() =>
+                void api.act({ kind: "renew", why: "" }).then(
+                  () => setTold("Signed now. It has to be signed again and again: captoken operate does."),
+                  (error: Error) => setTold(error.message),
+                )
+              }
             />
             <div class="lately">
               <LastHour rev={seen?.rev ?? ""} go={go} />
@@ -328,6 +350,7 @@ function App(): JSX.Element {
         ) : (
           <>
             <Tasks
+              key={place.at ?? "now"}
               tasks={seen?.tasks ?? []}
               more={seen?.more ?? 0}
               now={then}
@@ -429,6 +452,52 @@ function App(): JSX.Element {
   );
 }
 
+// Whose token it was that somebody has pasted. It stays until it is closed, or one goes elsewhere.
+function Answered(props: {
+  pasted: api.Pasted;
+  go: (change: Partial<Place>) => void;
+  onClose: () => void;
+}): JSX.Element {
+  const { pasted } = props;
+  const claims = pasted.claims;
+  const isKnown = pasted.trouble === null && pasted.is_known;
+  return (
+    <section class="answered" aria-label="The token that was pasted" role="status">
+      <p>
+        <strong>
+          {claims === undefined
+            ? "No token was found in what you pasted."
+            : `You pasted a token that says it is for ${claims.agent}, in task ${claims.task}.`}
+        </strong>{" "}
+        {pasted.trouble !== null
+          ? pasted.trouble
+          : isKnown
+            ? `The trails have this very token: it was handed to ${pasted.agent}, who is shown here.`
+            : "No trail here has it. By its own text, which anybody can write, it was made from a " +
+              `token of ${pasted.agent}: to revoke that stops ${pasted.agent}, too.`}
+        {claims !== undefined && " Its signatures were not verified."}
+      </p>
+      <span class="where">
+        {pasted.trouble === null && !isKnown && (
+          <button
+            type="button"
+            class="small"
+            onClick={() => props.go({ view: "now", at: null, q: "", task: pasted.task, node: pasted.node })}
+          >
+            Show {pasted.agent}
+          </button>
+        )}
+        <a class="button small" href="inspector.html" target="_blank" rel="noopener">
+          Inspect a token<span class="unseen"> in a new tab</span> <span aria-hidden="true">↗</span>
+        </a>
+        <button type="button" class="small" onClick={props.onClose}>
+          Close<span class="unseen"> what was said of the token</span>
+        </button>
+      </span>
+    </section>
+  );
+}
+
 // What servers decided on one request, as they were told which it is.
 function Request(props: {
   trace: { text: string; key: string };
@@ -474,12 +543,6 @@ function Request(props: {
     </Dialog>
   );
 }
-
-// Verifiers deny all with an overlay that is older, unless their `max_staleness` says otherwise.
-const MAX_STALENESS = 60;
-
-const isStale = (overlay: OverlayFacts, now: number): boolean =>
-  overlay.expires_at <= now || now - overlay.issued_at > MAX_STALENESS;
 
 // What is not there any more is nothing. All else is an error.
 function gone(error: unknown): null {
@@ -527,8 +590,10 @@ function Head(props: {
   needs: Need[] | null;
 }): JSX.Element {
   const { seen, now } = props;
-  const waiting = props.needs?.length ?? 0;
+  const waiting = props.needs?.filter((one) => !one.handled).length ?? 0;
   const grave = props.needs?.some((one) => one.grave) ?? false;
+  // One source for what is said of the overlay, here and below.
+  const stale = props.needs?.find((one) => one.kind === "overlay");
   const tab = (name: ViewName, text: string): JSX.Element => (
     <button
       type="button"
@@ -558,7 +623,7 @@ function Head(props: {
         {tab("then", "History")}
         {tab("said", `Operator actions${seen?.overlay ? ` (${props.said})` : ""}`)}
         <a class="button tab" href="inspector.html" target="_blank" rel="noopener">
-          Inspector
+          Inspector<span class="unseen"> in a new tab</span> <span aria-hidden="true">↗</span>
         </a>
       </nav>
       <p class="status">
@@ -577,13 +642,13 @@ function Head(props: {
             </span>
             {seen.overlay && (
               <span
-                class={isStale(seen.overlay, now) ? "bad" : ""}
+                class={stale ? (stale.grave ? "bad" : "warn") : ""}
                 title={`the overlay, snapshot ${plainNumber(seen.overlay.seq)}`}
               >
+                overlay{" "}
                 {seen.overlay.expires_at <= now
                   ? `expired ${ago(seen.overlay.expires_at, now)}`
                   : `signed ${ago(seen.overlay.issued_at, now)}`}
-                {isStale(seen.overlay, now) && ": servers deny, since nobody renews it"}
               </span>
             )}
             <span>
@@ -717,7 +782,7 @@ function Empty(props: { seen: Now | null; recent: api.Page | null; now: number }
           rows={together(props.recent.rows).slice(0, REFUSALS)}
           now={props.now}
           who
-          caption="What was refused last, in all tasks: the same by the same once"
+          caption="What was refused last, in all tasks; what came several times stands once"
         />
       )}
     </section>
@@ -751,9 +816,9 @@ function Said(props: {
           <caption class="unseen">{props.title} in force</caption>
           <thead>
             <tr>
-              <th scope="col">Selects</th>
-              <th scope="col">Leaves</th>
-              <th scope="col">Said</th>
+              <th scope="col">Is about</th>
+              <th scope="col">Limits to</th>
+              <th scope="col">By</th>
               <th scope="col">Why</th>
               {props.canAct && (
                 <th scope="col">
@@ -765,11 +830,11 @@ function Said(props: {
           <tbody>
             {props.entries.map((entry) => (
               <tr key={entry.id}>
-                <td data-label="Selects">
+                <td data-label="Is about">
                   {entry.whom && <strong class="whom">{entry.whom} </strong>}
                   <span class={entry.whom ? "muted" : ""}>{entry.select}</span>
                 </td>
-                <td data-label="Leaves">
+                <td data-label="Limits to">
                   {entry.narrows === null ? (
                     <span class="bad">
                       <span aria-hidden="true">✕</span> nothing
@@ -778,7 +843,7 @@ function Said(props: {
                     entry.narrows.join("; ")
                   )}
                 </td>
-                <td data-label="Said">
+                <td data-label="By">
                   {entry.by}, <Ago at={entry.at} now={props.now} both />
                   {entry.until !== null && ` until ${exact(entry.until)}`}
                 </td>
@@ -829,9 +894,14 @@ function Slider(props: {
         onInput={(event) => setAt(Number(event.currentTarget.value))}
       />
       <output for="at">
-        <strong>{exact(at)}</strong> <span class="muted">{ago(at, props.now)}</span>
+        <TimeField id="then" label="As of, in UTC" at={at} onTime={(to) => step(to - at)} />{" "}
+        <span class="muted">{ago(at, props.now)}</span>
       </output>
       <span class="steps">
+        <button type="button" class="small" onClick={() => step(-3600)}>
+          <span aria-hidden="true">−</span>
+          <span class="unseen">back by </span>1 h
+        </button>
         <button type="button" class="small" onClick={() => step(-60)}>
           <span aria-hidden="true">−</span>
           <span class="unseen">back by </span>1 min
@@ -848,6 +918,10 @@ function Slider(props: {
           <span aria-hidden="true">+</span>
           <span class="unseen">on by </span>1 min
         </button>
+        <button type="button" class="small" onClick={() => step(3600)}>
+          <span aria-hidden="true">+</span>
+          <span class="unseen">on by </span>1 h
+        </button>
       </span>
       <p class="muted">
         Calls, counts and entries are of that time. What was lifted before this console began, it
@@ -855,6 +929,14 @@ function Slider(props: {
       </p>
     </section>
   );
+}
+
+// What is dropped beside a field would be opened as an address: a token, too.
+for (const name of ["dragover", "drop"] as const) {
+  addEventListener(name, (event) => {
+    const isField = event.target instanceof Element && event.target.closest("textarea, input");
+    if (!isField) event.preventDefault();
+  });
 }
 
 const root = document.getElementById("app");

@@ -56,8 +56,75 @@ export function Needs(props: {
   canAct: boolean;
   go: (change: Partial<Place>) => void;
   onRevoke: (task: string, node: string) => void;
+  onSign: () => void;
 }): JSX.Element {
-  const { needs, go } = props;
+  const { go } = props;
+  const needs = props.needs?.filter((one) => !one.handled) ?? null;
+  const handled = props.needs?.filter((one) => one.handled) ?? [];
+  const item = (one: Need): JSX.Element => (
+    <li
+      key={`${one.kind} ${one.node} ${one.query} ${one.text}`}
+      class={one.grave ? "is-grave" : one.handled ? "is-handled" : ""}
+    >
+      <span class="sign" aria-hidden="true">
+        {one.grave ? "▲" : one.handled ? "✓" : "●"}
+      </span>
+      <div>
+        <p>
+          {one.grave && <span class="unseen">Grave: </span>}
+          <strong>{one.text}</strong>{" "}
+          {one.at !== null && (
+            <span class="muted">
+              last <Ago at={one.at} now={props.now} />
+            </span>
+          )}
+        </p>
+        {one.more && <p class="muted">{one.more}</p>}
+      </div>
+      <span class="where">
+        {props.canAct && !one.handled && one.kind === "overlay" && (
+          <button type="button" class="small" onClick={props.onSign}>
+            Sign it now
+          </button>
+        )}
+        {props.canAct && !one.handled && STOPPED.includes(one.kind) && one.node !== null && one.task !== null && (
+          <button
+            type="button"
+            class="small danger"
+            onClick={() => props.onRevoke(one.task ?? "", one.node ?? "")}
+          >
+            Revoke…<span class="unseen"> for: {one.text}</span>
+          </button>
+        )}
+        {one.task !== null && (
+          <button
+            type="button"
+            class="small"
+            onClick={() => go({ view: "now", task: one.task, node: one.node })}
+          >
+            {one.node === null ? "Task" : "Agent"}
+            <span class="unseen"> of: {one.text}</span>
+          </button>
+        )}
+        {one.query !== null && (
+          <button
+            type="button"
+            class="small"
+            onClick={() =>
+              go(
+                one.kind === "unused"
+                  ? { q: one.query ?? "", by: "agents", sort: "unused" }
+                  : { q: one.query ?? "", by: "decisions" },
+              )
+            }
+          >
+            {one.kind === "unused" ? "Which" : "Decisions"}
+            <span class="unseen"> of: {one.text}</span>
+          </button>
+        )}
+      </span>
+    </li>
+  );
   return (
     <section class="panel needs" aria-labelledby="needs-title">
       <div class="panel-head">
@@ -71,72 +138,13 @@ export function Needs(props: {
           may not do.
         </p>
       ) : (
-        <ul>
-          {needs.map((one) => (
-            <li key={`${one.kind} ${one.node} ${one.query} ${one.text}`} class={one.grave ? "is-grave" : ""}>
-              <span class="sign" aria-hidden="true">
-                {one.grave ? "▲" : "●"}
-              </span>
-              <div>
-                <p>
-                  {one.grave && <span class="unseen">Grave: </span>}
-                  <strong>{one.text}</strong>{" "}
-                  {one.at !== null && (
-                    <span class="muted">
-                      last <Ago at={one.at} now={props.now} />
-                    </span>
-                  )}
-                </p>
-                {one.more && <p class="muted">{one.more}</p>}
-              </div>
-              <span class="where">
-                {props.canAct && STOPPED.includes(one.kind) && one.node !== null && one.task !== null && (
-                  <button
-                    type="button"
-                    class="small danger"
-                    onClick={() => props.onRevoke(one.task ?? "", one.node ?? "")}
-                  >
-                    Revoke…<span class="unseen"> for: {one.text}</span>
-                  </button>
-                )}
-                {one.node !== null && one.task !== null && (
-                  <button
-                    type="button"
-                    class="small"
-                    onClick={() => go({ view: "now", task: one.task, node: one.node })}
-                  >
-                    Agent<span class="unseen"> of: {one.text}</span>
-                  </button>
-                )}
-                {one.node === null && one.task !== null && (
-                  <button
-                    type="button"
-                    class="small"
-                    onClick={() => go({ view: "now", task: one.task, node: null })}
-                  >
-                    Task<span class="unseen"> of: {one.text}</span>
-                  </button>
-                )}
-                {one.query !== null && (
-                  <button
-                    type="button"
-                    class="small"
-                    onClick={() =>
-                      go(
-                        one.kind === "unused"
-                          ? { q: one.query ?? "", by: "agents", sort: "unused" }
-                          : { q: one.query ?? "", by: "decisions" },
-                      )
-                    }
-                  >
-                    {one.kind === "unused" ? "Which" : "Decisions"}
-                    <span class="unseen"> of: {one.text}</span>
-                  </button>
-                )}
-              </span>
-            </li>
-          ))}
-        </ul>
+        <ul>{needs.map(item)}</ul>
+      )}
+      {handled.length > 0 && (
+        <>
+          <h3>Handled</h3>
+          <ul aria-label="Handled">{handled.map(item)}</ul>
+        </>
       )}
     </section>
   );

@@ -3,7 +3,7 @@ import { createContext } from "preact";
 import type { ComponentChildren, JSX } from "preact";
 import { useContext, useLayoutEffect, useRef } from "preact/hooks";
 import type { Row, State } from "./api";
-import { ago, BASES, exact, iso, minuteOf, STATES, timeOfDay } from "./format";
+import { ago, BASES, exact, fromField, iso, minuteOf, STATES, timeOfDay } from "./format";
 import { hashOfDecision } from "./state";
 
 // The time of day; and the day, if it is another one.
@@ -163,6 +163,7 @@ export function Decisions(props: {
             )}
             <td class="what">
               {row.key === null ? row.what : <a href={hashOfDecision(row.key)}>{row.what}</a>}
+              {" "}
               {row.times !== undefined && row.times > 1 && (
                 <span class="times">
                   <span aria-hidden="true">×</span>
@@ -174,7 +175,7 @@ export function Decisions(props: {
             </td>
             {!props.brief && (
               <td class="why">
-                <Outcome row={row} />
+                <Outcome row={row} />{" "}
                 {row.why && (
                   <span class="reason">
                     {row.why}
@@ -246,6 +247,35 @@ export function Dialog(props: {
       <h2 id="dialog-title">{props.title}</h2>
       {props.children}
     </dialog>
+  );
+}
+
+// A time that is typed: taken when Enter is pressed, or the field is left.
+export function TimeField(props: {
+  id: string;
+  label: string;
+  at: number;
+  onTime: (at: number) => void;
+}): JSX.Element {
+  const take = (field: HTMLInputElement): void => {
+    const at = fromField(field.value);
+    if (at === null) field.value = exact(props.at);
+    else if (at !== props.at) props.onTime(at);
+  };
+  return (
+    <input
+      id={props.id}
+      class="time"
+      type="text"
+      aria-label={props.label}
+      placeholder="2026-12-01 09:30:00"
+      autocomplete="off"
+      value={exact(props.at)}
+      onKeyDown={(event) => {
+        if (event.key === "Enter") take(event.currentTarget);
+      }}
+      onBlur={(event) => take(event.currentTarget)}
+    />
   );
 }
 

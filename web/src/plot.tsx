@@ -45,11 +45,12 @@ const DAY = 86_400;
 // The calls of a task lately: what was refused stands below, with a mark under it. Sixty bars are two
 // paths. A library for plots draws on a canvas, which no reader and no print sees.
 //
-// A time is chosen by a drag over it, or by a click on a bar; by keys, with `since:` and `until:`.
+// A time is chosen by a drag over it, or by a click on a bar; by keys, in the table below it.
 export function Plot(props: {
   series: Series;
   onSpan: (first: number, last: number) => void;
 }): JSX.Element {
+  const [isOpen, setOpen] = useState(false);
   const [held, setHeld] = useState<{ from: number; to: number } | null>(null);
   const { allowed, denied, from, step } = props.series;
   // A time of day says nothing of yesterday.
@@ -132,6 +133,42 @@ export function Plot(props: {
         </span>
         <span>{until}</span>
       </figcaption>
+      <details onToggle={(event) => setOpen(event.currentTarget.open)}>
+        <summary>As a table</summary>
+        {isOpen && (
+          <table>
+            <caption class="unseen">{said}</caption>
+            <thead>
+              <tr>
+                <th scope="col">From</th>
+                <th scope="col">Allowed</th>
+                <th scope="col">Refused</th>
+              </tr>
+            </thead>
+            <tbody>
+              {totals.map(
+                (total, place) =>
+                  total > 0 && (
+                    <tr key={place}>
+                      <td>
+                        <button
+                          type="button"
+                          class="link"
+                          onClick={() => props.onSpan(from + place * step, from + (place + 1) * step - 1)}
+                        >
+                          <span class="unseen">Ask about the {duration(step)} from </span>
+                          {spell(from + place * step)}
+                        </button>
+                      </td>
+                      <td>{plainNumber(allowed[place] ?? 0)}</td>
+                      <td>{plainNumber(denied[place] ?? 0)}</td>
+                    </tr>
+                  ),
+              )}
+            </tbody>
+          </table>
+        )}
+      </details>
     </figure>
   );
 }

@@ -11,6 +11,7 @@ import { Plot } from "./plot";
 import { Words } from "./keys";
 import { plain } from "./plain";
 import { BYS, SORTS, toSpan } from "./state";
+import { holdsToken } from "./tokens";
 import type { By, Place, Sort } from "./state";
 
 // As `captoken.cli.console.queries` splits it.
@@ -28,9 +29,6 @@ function withWord(words: string[], word: string): string {
   const kept = words.filter((one) => one !== word && (word.startsWith("-") || !one.startsWith(key)));
   return [...kept, word].join(" ");
 }
-
-// A token, as it is pasted: it goes into no address, and is not shown.
-const IS_TOKEN = /^[>\s]*(authorization:)?[>\s]*(bearer\s+)?[>\s]*caps?1_/i;
 
 // A value as it is typed: in quotes, in ASCII, unless it is a plain name.
 export const spelled = (value: string): string =>
@@ -111,6 +109,15 @@ export function QueryBar(props: {
     }
     event.preventDefault();
   };
+  // A text with a token in it becomes no question: all of it is taken out of the field.
+  const isTaken = (text: string): boolean => {
+    if (!holdsToken(text)) return false;
+    if (input.current) input.current.value = "";
+    setTyped("");
+    setOpen(false);
+    props.onToken(text);
+    return true;
+  };
   const isShown = isOpen && offered.length > 0;
   return (
     <search class="query">
@@ -140,13 +147,7 @@ export function QueryBar(props: {
         value={typed}
         onInput={(event) => {
           const text = event.currentTarget.value;
-          if (IS_TOKEN.test(text)) {
-            event.currentTarget.value = "";
-            setTyped("");
-            setOpen(false);
-            props.onToken(text);
-            return;
-          }
+          if (isTaken(text)) return;
           // What is pasted may be several words.
           const words = wordsOf(text);
           if (words.length > 1 && words.every(isWhole)) {
@@ -156,6 +157,13 @@ export function QueryBar(props: {
             setTyped(text);
           }
           setOpen(true);
+        }}
+        // As it was copied: a field of one line would drop the line ends.
+        onPaste={(event) => {
+          if (isTaken(event.clipboardData?.getData("text") ?? "")) event.preventDefault();
+        }}
+        onDrop={(event) => {
+          if (isTaken(event.dataTransfer?.getData("text") ?? "")) event.preventDefault();
         }}
         onFocus={() => setOpen(chips.length === 0)}
         onBlur={() => setOpen(false)}

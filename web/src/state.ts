@@ -1,6 +1,7 @@
 // Where the page is, kept in the address, so that "back" works; and what time it is at the server.
 import { useEffect, useState } from "preact/hooks";
 import { toField } from "./format";
+import { holdsToken } from "./tokens";
 
 export type ViewName = "needs" | "now" | "then" | "said";
 
@@ -24,8 +25,14 @@ export type Sort = (typeof SORTS)[number];
 
 const VIEWS: readonly ViewName[] = ["needs", "now", "then", "said"];
 
+// What an address says, without whatever holds a token.
+const stated = (hash: string): URLSearchParams =>
+  new URLSearchParams(
+    [...new URLSearchParams(hash.replace(/^#/, ""))].filter((pair) => !pair.some(holdsToken)),
+  );
+
 export function placeOf(hash: string): Place {
-  const given = new URLSearchParams(hash.replace(/^#/, ""));
+  const given = stated(hash);
   const view = VIEWS.find((one) => one === given.get("view")) ?? "needs";
   const at = Number(given.get("at") ?? "");
   return {
@@ -51,7 +58,7 @@ export function hashOf(place: Place): string {
     said.set("sort", place.sort);
   }
   if (place.decision !== null) said.set("decision", place.decision);
-  return `#${said}`;
+  return `#${stated(String(said))}`;
 }
 
 // A question, about a time that was chosen on a chart.
@@ -66,17 +73,88 @@ export const toSpan = (words: readonly string[], first: number, last: number): s
 export const hashOfDecision = (key: string): string =>
   hashOf({ ...placeOf(location.hash), decision: key });
 
+// The address as it is. One that came with a token stands without it, also in the history.
+function cleaned(): string {
+  const given = new URLSearchParams(location.hash.slice(1));
+  if ([...given].flat().some(holdsToken)) {
+    history.replaceState(null, "", hashOf(placeOf(location.hash)));
+  }
+  return location.hash;
+}
+
+// --- where one was -------------------------------------------------------------------------------
+
+// By address: what had the focus, and how far the page was scrolled, when it was left.
+const left = new Map<string, { text: string; scroll: number }>();
+// The decisions of the list that one came from, by address: for the next one.
+let listed: string[] = [];
+
+const LINES = ".decisions .what a";
+const textOf = (one: Element): string => one.getAttribute("href") ?? `${one.id} ${one.textContent}`;
+
+function leave(hash: string): void {
+  const links = [...document.querySelectorAll(LINES)].map((one) => one.getAttribute("href") ?? "");
+  if (links.length) listed = links;
+  const focused = document.activeElement;
+  if (focused && focused !== document.body) {
+    left.set(hash, { text: textOf(focused), scroll: scrollY });
+  }
+}
+
+// The decision after this one, or before it, in the list that one came from.
+export function beside(key: string, step: 1 | -1): string | null {
+  const at = listed.findIndex((link) => placeOf(link).decision === key);
+  const link = at < 0 ? undefined : listed[at + step];
+  return link === undefined ? null : placeOf(link).decision;
+}
+
+const SOON = 3000; // milliseconds in which what was left, or a heading, has to come
+
+// After the page has gone elsewhere: the focus stands on what it was left on, or on the heading.
+export function arrive(heading: string): () => void {
+  const kept = left.get(location.hash);
+  const began = performance.now();
+  const look = (): void => {
+    const isLost = (document.activeElement ?? document.body) === document.body;
+    if (!isLost || document.querySelector("dialog[open]")) return;
+    const found = kept && [...document.querySelectorAll("main :is(a, button), nav button")].find(
+      (one) => textOf(one) === kept.text,
+    );
+    if (found instanceof HTMLElement) {
+      found.focus({ preventScroll: true });
+      scrollTo(0, kept?.scroll ?? 0);
+      return;
+    }
+    const passed = performance.now() - began;
+    const title = document.getElementById(heading);
+    if (title && (!kept || passed > SOON)) {
+      title.tabIndex = -1;
+      title.focus({ preventScroll: kept !== undefined });
+    } else if (passed < SOON * 2) timer = setTimeout(look, 50);
+  };
+  let timer = setTimeout(look, 0);
+  return () => clearTimeout(timer);
+}
+
 export function usePlace(): [Place, (change: Partial<Place>, replace?: boolean) => void] {
-  const [place, setPlace] = useState(() => placeOf(location.hash));
+  const [place, setPlace] = useState(() => placeOf(cleaned()));
   useEffect(() => {
-    const moved = (): void => setPlace(placeOf(location.hash));
+    const moved = (event: HashChangeEvent): void => {
+      leave(new URL(event.oldURL).hash);
+      setPlace(placeOf(cleaned()));
+    };
     addEventListener("hashchange", moved);
     return () => removeEventListener("hashchange", moved);
   }, []);
   const go = (change: Partial<Place>, replace = false): void => {
     const next = { ...placeOf(location.hash), decision: null, ...change };
     if (replace) history.replaceState(null, "", hashOf(next));
-    else history.pushState(null, "", hashOf(next));
+    else {
+      leave(location.hash);
+      // It is gone to anew, and not back to.
+      left.delete(hashOf(next));
+      history.pushState(null, "", hashOf(next));
+    }
     setPlace(next);
   };
   return [place, go];

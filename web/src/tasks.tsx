@@ -149,7 +149,7 @@ export function Tasks(props: {
             <Line
               key={task.key}
               task={task}
-              when={ago(task.last_at, props.now)}
+              when={task.last_at === null ? "no call yet" : ago(task.last_at, props.now)}
               place={place}
               chosen={task.key === props.chosen}
               reachable={chosenAt < 0 || chosenAt >= most ? place === 0 : place === chosenAt}

@@ -154,7 +154,7 @@ class Control:
     ) -> Json:
         """What it would have refused in the last hour. Raises Refused for what cannot be done."""
         entry, proposed = self._proposed([(select, keywords)])
-        hit, is_all = _stopped(index, proposed, now - HOUR, now)
+        hit, is_all = _stopped(index, proposed, [select], now - HOUR, now)
         hits = views.hits(index, self.overlay(), proposed, select, now)
         return {
             "hits": hits.view(),
@@ -175,7 +175,7 @@ class Control:
     ) -> Json:
         """Which calls entries would have stopped that were not there. Raises Refused."""
         _, proposed = self._proposed(add)
-        hit, is_all = _stopped(index, proposed, first, last)
+        hit, is_all = _stopped(index, proposed, [select for select, _ in add], first, last)
         return {
             "only": None if is_all else LOOKED_AT,
             "stopped": len(hit),
@@ -220,6 +220,10 @@ class Control:
         operator = self._operator
         if operator is None:
             raise Refused(403, "there is no operator's key here: start the console with --key")
+        if wish.kind == "renew":
+            # The same, signed anew: nothing is said that did not stand.
+            _asked(operator.renew)
+            return {"entry": "", "seq": operator.last}
         why = wish.why.strip()
         if not why:
             raise Refused(400, "say why: the entry is shown to people")
@@ -279,12 +283,18 @@ def _by_agent(hit: Sequence[analysis.Replayed]) -> list[Json]:
 
 
 def _stopped(
-    index: Index, proposed: Overlay, first: int, last: int
+    index: Index,
+    proposed: Overlay,
+    selects: Sequence[Mapping[str, str]],
+    first: int,
+    last: int,
 ) -> tuple[list[analysis.Replayed], bool]:
     """The calls between two times that an overlay of these entries alone denies for certain.
 
-    And whether all calls of that time were looked at: if they are too many, the last ones are.
+    And whether all calls of that time were looked at: if they are too many, the last ones are. Only
+    calls that an entry may be about: none of them changes what another token was allowed.
     """
-    history, is_all = histories.between(index, first, last, LOOKED_AT)
+    hops = set[str]().union(*(views.selected(index, select) for select in selects))
+    history, is_all = histories.between(index, first, last, LOOKED_AT, hops)
     judged = analysis.replay(history, proposed)
-    return [one for one in judged if one.outcome == "denied"], is_all
+    return [one for one in judged[::-1] if one.outcome == "denied"], is_all

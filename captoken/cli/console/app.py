@@ -13,11 +13,14 @@
 3. A form comes from the page itself: its Origin, and a word that only the page was told.
 4. Every answer forbids what the page does not need: other scripts, styles, frames, addresses.
 5. An error is a sentence. What went wrong inside is for the log.
+6. A token that is pasted comes by a form of its own. In all else that is sent one is refused, and
+   none is in an answer (`pasted`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import threading
@@ -53,7 +56,7 @@ from captoken.cli.console.decision import decision_view
 from captoken.cli.console.export import exported
 from captoken.cli.console.index import Index
 from captoken.cli.console.needs import needs_view
-from captoken.cli.console.pasted import pasted_view
+from captoken.cli.console.pasted import holds_token, pasted_view, without
 from captoken.cli.words import plain
 
 _log = logging.getLogger("captoken.console")
@@ -99,6 +102,9 @@ _TWICE = (
     "the address was opened a second time. If both were not you, somebody else has it, and may act "
     "here: end the console with Ctrl-C"
 )
+
+
+_HELD = "a token is in it: it goes into no address, and into nothing that people are shown"
 
 
 def leading_to(address: str) -> bytes:
@@ -214,6 +220,8 @@ class Console:
             )
 
         path = path.removeprefix(self._below)
+        if any(map(holds_token, (path, *given, *given.values()))):
+            raise RequestError(400, _HELD)
         if method in ("GET", "HEAD"):
             return await self._read(path, given)
         if method != "POST":
@@ -267,7 +275,7 @@ class Console:
             found = await asyncio.to_thread(view, given)
             if found is None:
                 raise RequestError(404, "there is no such thing")
-            return json_response(200, found)
+            return _shown(found)
         if path == "/export":
             return await asyncio.to_thread(self._exported, given)
         return _static(path)
@@ -371,7 +379,9 @@ class Console:
             asked = msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, RecursionError):
             raise RequestError(400, "a form that cannot be read") from None
-        return json_response(200, await asyncio.to_thread(do, asked))
+        if kind is not _Pasted and holds_token(msgspec.json.encode(asked).decode()):
+            raise RequestError(400, _HELD)
+        return _shown(await asyncio.to_thread(do, asked))
 
     def _preview(self, asked: _Proposed) -> Json:
         return self._control.preview(self._index, asked.select, asked.keywords, self.now())
@@ -437,5 +447,12 @@ def _static(path: str) -> Response:
     return response
 
 
+def _shown(found: Json, status: int = 200) -> Response:
+    """An answer, without any token in it."""
+    response = json_response(status, found)
+    body = without(response.body)
+    return response if body == response.body else json_response(status, json.loads(body))
+
+
 def _error(status: int, text: str) -> Response:
-    return json_response(status, {"error": text})
+    return _shown({"error": text}, status)

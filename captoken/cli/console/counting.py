@@ -150,7 +150,7 @@ class Counting:
             raise ValueError("its trace is no text")
         found = None if decided.link is None else self._found(decided.link)
         hop, through, task = found or (None, (), None)
-        moment = decided.at * 1000 + (decided.ms or 0)
+        moment = decided.moment
         what = self._what(decided, place.trail)
         self._calls.append((*place, moment, hop, task, decided.allowed, trace, what))
         tally = (what, hop or "", moment // HOUR)
@@ -186,8 +186,8 @@ class Counting:
         return kept
 
     def _count(self, hop: str, task: str, decided: analysis.Decided, last: str) -> None:
-        """Count a decision by its hop, its minute and its task."""
-        at, yes, no = decided.at, int(decided.allowed), int(not decided.allowed)
+        """Count a decision by its hop, its minute and its task: by its moment, as all else is."""
+        at, yes, no = decided.moment // 1000, int(decided.allowed), int(not decided.allowed)
         allowed, denied, first, _ = self._hops.get(hop, (0, 0, at, last))
         self._hops[hop] = (allowed + yes, denied + no, first, last)
 

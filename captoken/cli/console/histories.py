@@ -6,7 +6,7 @@ Whoever asks for records that are more than can be put together at once is given
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from captoken.audit import analysis
@@ -33,10 +33,13 @@ def of_hops(index: Index, hops: Sequence[str]) -> tuple[analysis.History, bool]:
     return _last(index, f"hop in ({', '.join('?' * len(hops))})", hops, _TOGETHER, hops)
 
 
-def between(index: Index, first: int, last: int, most: int) -> tuple[analysis.History, bool]:
-    """The records of a time, between two seconds, and whether these are all."""
-    span = (first * 1000, last * 1000 + 999)
-    return _last(index, "moment between ? and ? and hop is not null", span, most)
+def between(
+    index: Index, first: int, last: int, most: int, hops: Collection[str]
+) -> tuple[analysis.History, bool]:
+    """The records of some hops between two seconds, and whether these are all."""
+    span = (first * 1000, last * 1000 + 999, json.dumps([*hops]))
+    among = "moment between ? and ? and hop in (select value from json_each(?))"
+    return _last(index, among, span, most)
 
 
 def _last(

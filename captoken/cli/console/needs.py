@@ -14,6 +14,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
+from captoken._format.spelling import readable_time
 from captoken._language.overlay import Overlay
 from captoken.cli.console import queries, views
 from captoken.cli.console.answers import never_used, share_of
@@ -49,11 +50,15 @@ def needs_view(
     alerts: Iterable[Json] = (),
 ) -> Json:
     """What needs a person. `trouble` is why the overlay cannot be read; `alerts` are of rules."""
-    working = index.rows(_WORKING, now, _AGENTS)
+    working = [
+        row
+        for row in index.rows(_WORKING, now, _AGENTS)
+        if views.state_of(views.known(row[-1]), overlay, now) in ("live", "narrowed")
+    ]
     kinds: list[Iterator[Json]] = [
         _stolen(index, now),
         _trails(index),
-        _overlay(overlay, trouble, now),
+        _overlay(index, overlay, trouble, now),
         _failing(index, now),
         iter(alerts),
         _forged(index, now),
@@ -62,7 +67,28 @@ def needs_view(
         _running_out(index, spent, now, working),
         _never_used(index, now, working),
     ]
-    return {"needs": [need for kind in kinds for need in kind]}
+    found = [_handled(index, overlay, now, need) for kind in kinds for need in kind]
+    return {"needs": sorted(found, key=lambda one: (one["handled"], not one["grave"]))}
+
+
+# What is over once its token, or its task, does not work any more.
+_OF_TOKENS: Final = ("stolen", "replayed", "often", "closed", "budget")
+
+
+def _handled(index: Index, overlay: Overlay | None, now: int, one: Json) -> Json:
+    """The same, if nothing has to be done about it: with what was done."""
+    if one["kind"] not in _OF_TOKENS or one["task"] is None:
+        return one
+    where = "id = ?" if one["node"] else "task = ? and parent is null limit 50"
+    hops = index.rows(f"select said from hops where {where}", one["node"] or one["task"])
+    founds = [views.known(said) for (said,) in hops]
+    if any(views.state_of(found, overlay, now) in ("live", "narrowed") for found in founds):
+        return one
+    entries = [entry for found in founds for entry in views.entries_of(found, overlay, now)]
+    said = "Its token has expired." if one["node"] else "Its tokens have expired."
+    for entry in sorted(entries, key=lambda entry: entry.at)[-1:]:
+        said = f"Stopped by {entry.by}, {readable_time(entry.at)}: {entry.why}"
+    return one | {"handled": True, "grave": False, "more": plain(said)}
 
 
 def need(
@@ -82,6 +108,7 @@ def need(
         "text": plain(text),
         "more": plain(more),
         "grave": grave,
+        "handled": False,
         "at": at,
         "task": task,
         "node": node,
@@ -231,18 +258,31 @@ def _trails(index: Index) -> Iterator[Json]:
             yield need("trail", f"The trail {trail.name} is not whole: {trail.lacks}")
 
 
-def _overlay(overlay: Overlay | None, trouble: str | None, now: int) -> Iterator[Json]:
+def _overlay(
+    index: Index, overlay: Overlay | None, trouble: str | None, now: int
+) -> Iterator[Json]:
+    """What is known of its age. Which age a server accepts, nothing here says."""
     if trouble is not None:
         yield need("overlay", f"The overlay cannot be read: {trouble}")
-    elif overlay is not None and (
-        overlay.expires_at <= now or now - overlay.issued_at > _STALE
-    ):
-        yield need(
-            "overlay",
-            "Nobody renews the overlay: servers deny all calls by then",
-            more="Is `captoken operate` running?",
-            at=overlay.issued_at,
-        )
+        return
+    if overlay is None or (overlay.expires_at > now and now - overlay.issued_at <= _STALE):
+        return
+    since = (overlay.issued_at + _STALE + 1) * 1000
+    came = index.rows("select allowed from calls where moment >= ? limit 1", since)
+    goes_on = index.rows("select 1 from calls where moment >= ? and allowed = 1 limit 1", since)
+    if overlay.expires_at <= now:
+        text = "The overlay has expired: servers that ask for it refuse every call"
+    else:
+        text = f"The overlay was signed {now - overlay.issued_at} s ago, and not since"
+    at_most = f"Servers that accept at most {_STALE} s, the default, refuse every call until it is."
+    seen = "Calls were allowed since then." if goes_on else "No call was allowed since then."
+    yield need(
+        "overlay",
+        text,
+        more=f"{at_most} {seen} `captoken operate` signs it again and again: keep it running.",
+        grave=overlay.expires_at <= now or bool(came and not goes_on),
+        at=overlay.issued_at,
+    )
 
 
 def _running_out(

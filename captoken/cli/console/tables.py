@@ -38,6 +38,7 @@ VERSION = Schema(
         SchemaChange("marks; is made anew"),
         SchemaChange("what was asked for; is made anew"),
         SchemaChange("of which server it was asked; is made anew"),
+        SchemaChange("minutes and last calls by their moments; is made anew"),
     ),
 )
 

@@ -8,16 +8,19 @@ numbers. The page shows them as text, and builds nothing of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 
+from captoken._format.encoding import encode_json
 from captoken._language import patterns
-from captoken._language.caveats import COUNTED
+from captoken._language.capability import Capability
+from captoken._language.caveats import COUNTED, V1
 from captoken._language.entries import Entry, SelectorFacts
 from captoken._language.link import BadLink, Link
+from captoken._language.links import read_link
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis
 from captoken.cli import words
@@ -48,7 +51,7 @@ Spent = Callable[[bytes, str], int | None]
 # --- tokens and hops ------------------------------------------------------------------------------
 
 
-class Known(msgspec.Struct, frozen=True):
+class Known(msgspec.Struct, frozen=True, eq=False):
     """A hop as its token was described: what it may do, and what entries ask about it."""
 
     hop: analysis.Hop
@@ -121,15 +124,37 @@ def _entries_on(facts: SelectorFacts, overlay: Said | None, now: int) -> Sequenc
     return overlay.on(facts, now)
 
 
+def entries_of(found: Known, overlay: Said | None, now: int) -> Sequence[Entry]:
+    """What operators say of a hop now."""
+    return _entries_on(found.facts, overlay, now)
+
+
+def left_of(found: Known, entries: Iterable[Entry]) -> Capability:
+    """What a hop permits together with entries of the overlay."""
+    return _left(found, tuple(sorted(encode_json(one.link) for one in entries if one.link)))
+
+
+@lru_cache(maxsize=20_000)
+def _left(found: Known, narrowing: tuple[bytes, ...]) -> Capability:
+    links = [*found.hop.links, *(read_link(one, V1) for one in narrowing)]
+    known_links = [link for link in links if isinstance(link, Link)]
+    return Capability.of(known_links, found.hop.root.task, found.hop.root.audience)
+
+
 def state_of(found: Known, overlay: Said | None, now: int) -> str:
-    """Whether a hop can still do anything, and whether an operator said something of it."""
+    """Whether a hop can still do anything, and whether an operator said something of it.
+
+    `stopped` is one that entries leave nothing, though none revokes it.
+    """
     entries = _entries_on(found.facts, overlay, now)
     if any(entry.link is None for entry in entries):
         return "revoked"
     ends = found.hop.capability.expires_at
     if found.hop.is_dead or (ends is not None and now >= ends):
         return "expired"
-    return "narrowed" if entries else "live"
+    if not entries:
+        return "live"
+    return "stopped" if left_of(found, entries).nothing else "narrowed"
 
 
 _TASK = "task, subject, first_at, last_at, allowed, denied"
@@ -140,6 +165,7 @@ task, subject, first_at, case when last_at <= ? then last_at else coalesce(
     (select max(moment) / 1000 from calls where calls.task = tasks.task and moment < ?), first_at
 ) end as last_by_now, allowed, denied
 """
+_BEGUN = "exists (select 1 from calls where calls.task = tasks.task and moment <= ?)"
 _AHEAD = 5  # seconds that servers' clocks may be ahead of this one
 # --- now ------------------------------------------------------------------------------------------
 
@@ -162,15 +188,22 @@ def now_view(
         }
         for trail in index.wholes()
     ]
+    # Looking back, a task that had no call yet was not there.
+    ahead = now + _AHEAD if at is None else at
+    begun = "" if at is None else f"and {_BEGUN}"
+    values = (then,) if at is None else (then, at * 1000 + 999)
     rows = index.rows(
-        f"select {_TASK_BY_NOW} from tasks where first_at <= ? order by last_by_now desc limit ?",
-        now + _AHEAD,
-        (now + _AHEAD + 1) * 1000,
-        then,
+        f"""
+        select {_TASK_BY_NOW} from tasks where first_at <= ? {begun}
+        order by last_by_now desc, task limit ?
+        """,
+        ahead,
+        (ahead + 1) * 1000,
+        *values,
         TASKS + 1,
     )
     tasks = [_task(index, overlay, row, then, at) for row in rows[:TASKS]]
-    ((count,),) = index.rows("select count(*) from tasks where first_at <= ?", then)
+    ((count,),) = index.rows(f"select count(*) from tasks where first_at <= ? {begun}", *values)
     return {
         "rev": index.revision,
         "now": now,
@@ -203,12 +236,14 @@ def _task(
     task, subject, first_at, last_at, allowed, denied = row
     if at is not None:
         allowed, denied, last_at = _counted_until(index, task, at)
+    of_then = "" if at is None else f"and id in (with recursive {_THERE} select id from there)"
     ((tokens, agents, ends, endless),) = index.rows(
-        """
+        f"""
         select count(distinct token), count(*), max(expires_at), sum(expires_at is null)
-        from hops where task = ?
+        from hops where task = ? {of_then}
         """,
         task,
+        *(() if at is None else (task, at)),
     )
     expires_at = None if endless else ends
     return {
@@ -226,13 +261,13 @@ def _task(
     }
 
 
-def _counted_until(index: Index, task: str, at: int) -> tuple[int, int, int]:
-    """Calls of a task up to a second, allowed and denied; and when the last was."""
+def _counted_until(index: Index, task: str, at: int) -> tuple[int, int, int | None]:
+    """Calls of a task up to a second, allowed and denied; and when the last was, if there was."""
     ((last,),) = index.rows(
         "select max(moment) from calls where task = ? and moment <= ?", task, at * 1000 + 999
     )
     within = "hop in (select id from hops where task = ?)"
-    return (*_counts(index, within, "task = ?", task, at), (last or 0) // 1000)
+    return (*_counts(index, within, "task = ?", task, at), None if last is None else last // 1000)
 
 
 def _counts(index: Index, of_minutes: str, of_calls: str, value: str, at: int) -> tuple[int, int]:
@@ -272,10 +307,16 @@ def _state_of_task(
         return "live"
     said = index.rows("select said from hops where task = ? and parent is null limit 50", task)
     states = {state_of(known(one), overlay, now) for (one,) in said}
-    if states <= {"revoked", "expired"}:
+    if states <= {"revoked", "expired", "stopped"}:
         return "ended"
     return "live" if states <= {"live", "expired"} else "narrowed"
 
+
+# The hops of a task that had a call by a second, and those that these came of.
+_THERE = """
+there (id) as (select id from hops where task = ? and first_at <= ?
+union select hops.parent from hops join there using (id) where hops.parent is not null)
+"""
 
 # --- one task -------------------------------------------------------------------------------------
 
@@ -304,6 +345,10 @@ def task_view(
     step = _step(index, rows[0], then)
     sparks = _sparks(index, "task = ?", task, then, step)
     strange = stolen_calls(index, "hop in (select id from hops where task = ?)", task, then)
+    there = None
+    if at is not None:
+        found = index.rows(f"with recursive {_THERE} select id from there", task, at)
+        there = {id for (id,) in found}
     nodes = _put_together(
         [
             (
@@ -313,7 +358,7 @@ def task_view(
             for row in index.rows(
                 f"select {_NODE} from hops where task = ? order by depth, first_at, id", task
             )
-            if at is None or row[4] is None or row[4] <= at
+            if there is None or row[0] in there
         ]
     )
     return {
@@ -380,7 +425,7 @@ def _put_together(found: Iterable[tuple[tuple[Any, ...], Json]]) -> list[Json]:
 
 
 # From the one that can do most: what works at one server works.
-ALIVE = ("live", "narrowed", "used", "expired", "revoked")
+ALIVE = ("live", "narrowed", "used", "expired", "stopped", "revoked")
 _KNOWN = ("vouched", "issued", "proven")
 
 
@@ -513,7 +558,7 @@ def _node(
         "denied": denied - strange.get(id, 0),
         "strange": strange.get(id, 0),
         "last": None if last is None or at is not None else _last(index, json.loads(last)),
-        "words": may(found.hop, now),
+        "words": may_now(found, overlay, now),
         "budget": budget,
         "state": _spent_state(state_of(found, overlay, now), budget),
         "spark": [a + b for a, b in zip(yes, no, strict=True)],
@@ -522,6 +567,14 @@ def _node(
         "servers": [plain(name) for name in _names(index, trails)],
         "at": [],
     }
+
+
+def may_now(found: Known, overlay: Said | None, now: int) -> list[str]:
+    """What it may do, by its token and by what operators say."""
+    entries = _entries_on(found.facts, overlay, now)
+    if any(entry.link is None for entry in entries):
+        return ["nothing"]
+    return may(found.hop, now, left_of(found, entries) if entries else None)
 
 
 # What those are refused who have a token, and not its key.
@@ -555,7 +608,7 @@ def _last(index: Index, place: Mapping[str, Any]) -> Json | None:
     if decided is None:
         return None
     return {
-        "at": decided.at,
+        "at": decided.moment // 1000,
         "what": plain(tried(decided.access)),
         "allowed": decided.allowed,
         "code": plain(decided.code),
@@ -666,7 +719,12 @@ def agent_view(
             }
             for steps in zip(*chains, strict=True)
         ],
-        "may": _by_server(zip(servers, (may(one.hop, then) for one in founds), strict=True)),
+        "may": _by_server(
+            zip(servers, (may_now(one, overlay, then) for one in founds), strict=True)
+        ),
+        "by_token": _by_server(zip(servers, (may(one.hop, then) for one in founds), strict=True))
+        if said
+        else [],
         "said": [entry_view(entry, then) for entry in said.values()],
         # What would have been enough differs from server to server.
         "unused": _unused(index, id) if len(same) == 1 else None,
@@ -773,7 +831,7 @@ def _reach(index: Index, overlay: Said | None, id: str, now: int) -> Json:
         state = state_of(found, overlay, now)
         if state in ("live", "narrowed"):
             agents.setdefault(found.way, {"id": below, "agent": plain(agent), "state": state})
-    named = {"agent": plain(name), "task": plain(task)}
+    named = {"agent": name, "task": task}
     return {"agents": list(agents.values()), "select": known(top).select, "named": named}
 
 
@@ -787,9 +845,13 @@ Hit = tuple[str, str, str]
 
 
 class Hits(NamedTuple):
-    """What an entry is about, of what works now: the agents by token, and who has the same name."""
+    """What an entry is about, of what works now: the agents by token, and who has the same name.
+
+    `left` is what an agent may do then, in words; nothing of one that is revoked.
+    """
 
     agents: Mapping[Hit, list[str]]
+    left: Mapping[tuple[str, ...], list[str]]
     namesakes: list[Hit]
     is_all: bool
 
@@ -803,12 +865,47 @@ class Hits(NamedTuple):
             }
             for hit, names in self.agents.items()
         ]
+        left = [
+            {"agents": [plain(one) for one in dict.fromkeys(names)], "says": says}
+            for says, names in self.left.items()
+        ]
         return {
             "groups": groups,
             "agents": sum(map(len, self.agents.values())),
+            "left": left,
             "namesakes": list(map(_token, self.namesakes)),
             "is_all": self.is_all,
         }
+
+
+# What may be selected by a field: more than is, so that few have to be looked into. A link of
+# no hop may be of any.
+_SELECTED = {
+    "token": "token = ?1",
+    "task": "(task = ?1 or substr(task, 1, length(?1) + 1) = ?1 || '/' "
+    "or substr(?1, 1, length(task) + 1) = task || '/')",
+    "agent": "id in (with recursive below (id) as (select id from hops where agent = ?1 union "
+    "select hops.id from hops join below on hops.parent = below.id) select id from below)",
+    "link": "token = coalesce((select token from hops where id = ?1), token)",
+    "subject": "task in (select task from tasks where subject = ?1)",
+}
+
+
+def selected(index: Index, select: Mapping[str, str]) -> set[str]:
+    """Hops that a selector may be about: it is about no other."""
+    found: set[str] | None = None
+    for key, condition in _SELECTED.items():
+        if key in select:
+            rows = index.rows(f"select id from hops where {condition}", select[key])
+            ids = {id for (id,) in rows}
+            found = ids if found is None else found & ids
+    return {id for (id,) in index.rows("select id from hops")} if found is None else found
+
+
+_HIT = """
+select hops.id, agent, hops.task, subject, token, said from hops join tasks using (task)
+where (hops.expires_at is null or hops.expires_at > ?) and {} order by hops.first_at limit ?
+"""
 
 
 def hits(
@@ -820,34 +917,37 @@ def hits(
 ) -> Hits:
     """What the proposed entries are about, which `select` this. A hand-over of a set counts once.
 
-    Namesakes are other tokens that were handed to the agent of that hand-over, in its task or
-    below.
+    Namesakes are other tokens that were handed to the agent of that hand-over, or that is selected.
     """
-    rows = index.rows(
-        """
-        select hops.id, agent, hops.task, subject, token, said from hops join tasks using (task)
-        where hops.expires_at is null or hops.expires_at > ? order by hops.first_at limit ?
-        """,
-        now,
-        LOOKED_AT + 1,
-    )
     agents: dict[Hit, list[str]] = {}
+    left: dict[tuple[str, ...], list[str]] = {}
     counted: set[tuple[Any, ...]] = set()
-    others: list[tuple[str, Hit]] = []
-    aimed = ""
-    for id, agent, task, subject, token, said in rows[:LOOKED_AT]:
-        found = known(said)
-        if state_of(found, overlay, now) not in ("live", "narrowed"):
+    aimed = select.get("agent", "")
+
+    def working(condition: str, value: str) -> Iterator[tuple[Any, ...]]:
+        for id, agent, *hit, said in index.rows(
+            _HIT.format(condition), now, value, LOOKED_AT + 1
+        )[:LOOKED_AT]:
+            found = known(said)
+            if state_of(found, overlay, now) in ("live", "narrowed"):
+                yield id, agent, tuple(hit), found, _entries_on(found.facts, proposed, now)
+
+    ids = sorted(selected(index, select))
+    for id, agent, hit, found, entries in working(
+        "hops.id in (select value from json_each(?))", json.dumps(ids)
+    ):
+        if not entries:
             continue
-        if _entries_on(found.facts, proposed, now):
-            if found.way not in counted:
-                agents.setdefault((task, subject, token), []).append(agent)
-            counted.add(found.way)
-            aimed = agent if select in (found.select, {"link": id}) else aimed
-        else:
-            others.append((agent, (task, subject, token)))
-    namesakes = list(dict.fromkeys(hit for agent, hit in others if agent == aimed))
-    return Hits(agents, namesakes, len(rows) <= LOOKED_AT)
+        if found.way not in counted:
+            agents.setdefault(hit, []).append(agent)
+            if all(entry.link for entry in entries):
+                together = [*entries, *_entries_on(found.facts, overlay, now)]
+                says = tuple(may(found.hop, now, left_of(found, together)))
+                left.setdefault(says, []).append(agent)
+        counted.add(found.way)
+        aimed = agent if select in (found.select, {"link": id}) else aimed
+    others = [hit for _, _, hit, _, entries in working("agent = ?", aimed) if not entries]
+    return Hits(agents, left, list(dict.fromkeys(others)), len(ids) <= LOOKED_AT)
 
 
 def _token(hit: Hit) -> Json:
@@ -940,7 +1040,7 @@ def row_from(record: Mapping[str, Any] | None, server: str, key: str) -> Json:
         "server": plain(server),
         "trace": None if trace is None else {"text": plain(str(trace)), "key": str(trace)},
         "seq": decided.seq,
-        "at": decided.at,
+        "at": decided.moment // 1000,
         "what": plain(tried(decided.access)),
         "allowed": decided.allowed,
         "code": plain(decided.code),
@@ -958,7 +1058,7 @@ def row_of(decided: analysis.Decided, why: str) -> Json:
         "server": None,
         "trace": None,
         "seq": decided.seq,
-        "at": decided.at,
+        "at": decided.moment // 1000,
         "what": plain(tried(decided.access)),
         "allowed": False,
         "code": "",
@@ -1007,6 +1107,9 @@ def said_of_task(index: Index, overlay: Said | None, task: str, now: int) -> lis
     return [entry_view(entry, now) for entry in entries if entry.id in on]
 
 
+_CALLED = {"hop": "hand-over"}
+
+
 def entry_view(entry: Entry, now: int) -> Json:
     select = msgspec.to_builtins(entry.select)
     return {
@@ -1015,7 +1118,9 @@ def entry_view(entry: Entry, now: int) -> Json:
         "by": plain(entry.by),
         "why": plain(entry.why),
         "until": entry.until,
-        "select": plain(", ".join(f"{key} {value}" for key, value in select.items())),
+        "select": plain(
+            ", ".join(f"{_CALLED.get(key, key)} {value}" for key, value in select.items())
+        ),
         # What it leaves, in words.
         "narrows": None
         if entry.link is None
