@@ -673,6 +673,46 @@ def test_what_if_keeps_no_answer_under_another_question(story: Story, page: Page
     assert dialog.get_by_label("From (UTC)").input_value().startswith("20")
 
 
+@pytest.mark.parametrize("width", [320, 1280])
+def test_whom_one_is_about_to_stop_is_not_cut(story: Story, page: Page, width: int) -> None:
+    """Agents whose names begin alike, one of them narrowed, in a window as narrow as one that is enlarged fourfold; and buttons in sight."""
+    names = ["chart-agent-for-europe", "chart-agent-for-america"]
+    for name in names:
+        assert story.ask(story.root.delegate(to=name, tables=["sales"]), "sales")
+    story.operator.narrow(agent=names[0], tables=["sales"], why="to be seen")
+    agent(page, names[0]).get_by_text("narrowed").wait_for()
+    page.set_viewport_size({"width": width, "height": 640})
+    for name in names:
+        row = agent(page, name)
+        row.scroll_into_view_if_needed()
+        shown = row.locator(".node-name")
+        assert shown.evaluate("(one) => one.scrollWidth <= one.clientWidth + 1 && one.scrollHeight <= one.clientHeight + 1"), name
+        line, box = row.locator(".node-line").bounding_box(), row.bounding_box()
+        assert line["x"] + line["width"] <= box["x"] + box["width"] + 1
+        assert row.locator(".state").evaluate("(one) => one.getBoundingClientRect().right <= innerWidth")
+    agent(page, names[0]).click()
+    page.locator(".agent").get_by_role("button", name="Narrow…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("these tables").fill("hr")
+    dialog.get_by_text("It leaves nothing").wait_for()
+    for button in ("Cancel", f"Narrow {names[0]}"):
+        box = dialog.get_by_role("button", name=button).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 640, button
+    assert violations(page) == []
+
+
+def test_what_is_printed_is_what_was_chosen(story: Story, page: Page) -> None:
+    assert story.ask(story.mint("other"), "sales")
+    page.get_by_role("option", name="other").wait_for()
+    agent(page, "sales-agent").click()
+    page.get_by_role("heading", name="Agent sales-agent").wait_for()
+    page.emulate_media(media="print")
+    assert not page.get_by_role("option", name="other").is_visible() and not agent(page, "hr-agent").is_visible()
+    assert page.get_by_role("heading", name="Agent sales-agent").is_visible()
+    assert "by ops:kim" in page.locator(".printed").inner_text() and "UTC" in page.locator(".printed").inner_text()
+    page.emulate_media(media="screen")
+
+
 def ask(page: Page, *words: str) -> None:
     """Type words into the line of questions: each becomes a chip."""
     line = page.get_by_role("combobox", name="Ask about")

@@ -270,7 +270,7 @@ def compared(text: str, keyring: Keyring, names: list[str], now: int, got: Json)
     The page joins the lines of a token that a mail has wrapped, and says so.
     """
     if text.startswith("cap1_"):
-        text = re.sub(r"\r?\n[> \t]*", "", text)
+        text = re.sub(r"=?\r?\n[> \t]*", "", text)
     try:
         shown = read(text)
     except TokenFormatError as error:
@@ -311,8 +311,9 @@ def answered() -> Token:
 def test_it_is_not_verified_before_a_key_says_so(page: Page) -> None:
     """Loud, in all that is no verdict; and the root record is then nobody's word."""
     token = minted().serialize()
-    for given in ("", token, "nonsense", token[:40], '{"exp":1}'):
+    for given in (token, "nonsense", token[:40], '{"exp":1}'):
         assert seen(page, given)["banner"] == "Not verified"
+    assert seen(page, "")["banner"] == "Paste a token to begin"
     for key in ("", "nonsense", "a" * 43, key_file(Keyring.generate()), "{}"):
         assert seen(page, token, key)["banner"] == "Not verified"
     assert page.get_by_text("which anybody can have written").is_visible()
@@ -503,7 +504,7 @@ def test_it_keeps_nothing_when_it_is_left(page: Page) -> None:
     assert page.locator("#app *").count() == 0
     script(page, "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
     assert [page.locator(f"#{name}").input_value() for name in ("token", "secret", "server", "open")] == [""] * 4
-    assert page.locator(".banner").inner_text().lower().startswith("!\nnot verified")
+    assert page.locator(".banner").inner_text().startswith("Paste a token to begin")
 
     seen(page, token, key_file(KEYRING))
     page.reload()
@@ -674,17 +675,39 @@ def test_a_token_is_taken_as_it_was_found(page: Page, dress: str) -> None:
     wrapped = "\r\n> ".join(text[at : at + 72] for at in range(0, len(text), 72))
     got = seen(page, dress.format(wrapped), key_file(KEYRING), NOW)
     assert got["banner"] == "Verified"
-    page.get_by_text("without the header and the line ends").wait_for()
+    page.get_by_text("without the header, the text and the line ends").wait_for()
     assert seen(page, text, "", NOW)["banner"] == "Not verified"
-    assert page.get_by_text("without the header and the line ends").count() == 0
+    assert page.get_by_text("without the header, the text and the line ends").count() == 0
+
+
+@pytest.mark.parametrize(
+    "dress", ["INFO header authorization: Bearer {} status=403", '{{"token": "{}", "table": "sales"}}', "token={}, refused.", "see {}\nbelow"]
+)
+@pytest.mark.parametrize("fold", ["", "=\n"])
+def test_a_token_is_found_in_a_log_or_in_json(page: Page, dress: str, fold: str) -> None:
+    """Also as a mail spells it, in quoted-printable."""
+    if fold and "below" in dress:
+        pytest.skip("what follows a folded token cannot be told from it")
+    text = ISSUER.mint(subject="user:jane", agent="orchestrator", task="q3", tables=["sales"], operations=["select"]).serialize()
+    folded = fold.join(text[at : at + 70] for at in range(0, len(text), 70))
+    assert seen(page, dress.format(folded), key_file(KEYRING), NOW)["banner"] == "Verified"
+
+
+def test_a_token_that_was_cut_is_told_from_no_token(page: Page) -> None:
+    text = minted().serialize()
+    seen(page, text[:-10], "", NOW)
+    page.get_by_text("this token is not whole: its end is missing").wait_for()
+    seen(page, "hello", "", NOW)
+    page.get_by_text("this is no token.").first.wait_for()
 
 
 def test_a_json_web_token_is_told_from_ours(page: Page) -> None:
-    """What it says is text, and no claim but those that one knows is shown."""
-    seen(page, jwt({"iss": MARKUP, "aud": ["warehouse"], "exp": NOW, "nonce": "secret-thing"}), "", NOW)
-    page.get_by_role("heading", name="A JSON Web Token, and no captoken").wait_for()
+    """What it says is text: all of it, and whether it has expired."""
+    seen(page, jwt({"iss": MARKUP, "aud": ["warehouse"], "exp": NOW - 3600, "name": "Jane"}), "", NOW)
+    page.get_by_role("heading", name="A JSON Web Token, not a captoken").wait_for()
     said = page.locator(".said").inner_text()
-    assert json.dumps(MARKUP) in said and '["warehouse"]' in said and "2025-11-25 09:00:00Z" in said and "secret-thing" not in said
+    assert json.dumps(MARKUP) in said and '["warehouse"]' in said and "2025-11-25 08:00:00Z" in said and 'name "Jane"' in said
+    assert "expired 1h ago, by what it says" in said
     for text in ("eyJ.eyJ.x", "eyJ!.eyJhIjoxfQ.x"):
         seen(page, text, "", NOW)
     assert page.locator("#app img").count() == 0
@@ -708,6 +731,12 @@ def test_a_sample_is_narrowed_and_tried(page: Page) -> None:
     assert Token.parse(made).unverified.holder == "chart-agent"
     page.get_by_role("button", name="Look at this one").click()
     page.get_by_text("Every signature holds").wait_for()
+    page.get_by_text("This is the narrower token.").wait_for()
+    assert page.get_by_label("What tables is narrowed to").input_value() == ""
+    page.get_by_role("button", name="Back to the pasted one").click()
+    page.get_by_text("held by").first.wait_for()
+    assert page.get_by_label("A token").input_value() != made and "A sample, with a key" in page.locator(".banner").inner_text()
+    page.get_by_label("A token").fill(made)
     page.get_by_label("What the server states").fill('{"table": "sales", "operation": "select"}')
     page.get_by_text("Allowed: every link permits it.").wait_for()
     # The key of the sample opens nothing else, and says nothing of another token.
@@ -731,6 +760,8 @@ def test_a_sample_is_narrowed_and_tried(page: Page) -> None:
         ("expires_in", "10m", "exp"),
         ("expires_at", str(NOW + 60), "exp"),
         ("not_before", str(NOW), "nbf"),
+        ("not_before", "2025-11-25 09:30", "nbf"),
+        ("expires_at", "2025-11-25T09:30:00Z", "exp"),
         ("audience", "warehouse", "aud"),
         ("task", "q3/eu", "task"),
         ("depth", "1", "depth"),
@@ -746,3 +777,24 @@ def test_each_keyword_has_a_line(page: Page, keyword: str, value: str, text: str
     assert f'"{text}"'.encode() in made.unverified.bodies[-1]
     page.get_by_label(f"What {keyword} is narrowed to").fill("{")
     page.locator(".narrow .problem").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "trouble"),
+    [
+        ("expires_in", "3h", "expires_in: that is more than it has: 1h are left."),
+        ("expires_at", "2029-01-01", ""),  # the library refuses that by itself
+        ("expires_in", "10 minutes", "expires_in"),
+        ("not_before", "2026", "not_before: write a time in UTC, as 2026-12-01 09:30."),
+        ("uses", "abc", "uses: write a whole number, as 10."),
+        ("fresh", "1h", "fresh: write a whole number, as 60."),
+        ("allow", "sales", 'allow: write it as {"sales": ["select"]}.'),
+    ],
+)
+def test_what_is_written_otherwise_is_told_in_the_forms_own_words(page: Page, keyword: str, value: str, trouble: str) -> None:
+    token = ISSUER.mint(subject="user:jane", agent="orchestrator", task="q3", tables=["sales"], operations=["select"], expires_in=3600)
+    seen(page, token.serialize(), "", NOW)
+    page.get_by_label("Keyword 1").select_option(keyword)
+    page.get_by_label(f"What {keyword} is narrowed to").fill(value)
+    page.locator(".narrow .problem", has_text=trouble).wait_for()
+    assert page.get_by_label("The narrower token").count() == 0

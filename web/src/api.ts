@@ -53,6 +53,8 @@ export interface Now {
   overlay: OverlayFacts | null;
   tasks: Task[];
   more: number;
+  // When the first task began, whatever time is looked at.
+  first_at: number | null;
 }
 
 // What needs a person: a sentence, what to make of it, and where to look.

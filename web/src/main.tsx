@@ -287,7 +287,7 @@ function App(): JSX.Element {
         <Slider
           at={then}
           now={now}
-          first={Math.min(...seen.tasks.map((one) => one.first_at), now)}
+          first={Math.min(seen.first_at ?? now, now)}
           onMove={(at) => go({ at }, true)}
         />
       )}
@@ -440,6 +440,9 @@ function App(): JSX.Element {
             }}
           />
         ))}
+      <p class="printed">
+        Printed {exact(now)} UTC{who?.can_act && `, by ${who.by}`}
+      </p>
       {help && <Help onClose={() => setHelp(false)} />}
       {trace && <Request trace={trace} now={then} at={place.at} onClose={() => setTrace(null)} />}
       <div class="told" role="status">

@@ -1,7 +1,7 @@
 // Small things that all views are made of.
 import { createContext } from "preact";
 import type { ComponentChildren, JSX } from "preact";
-import { useContext, useLayoutEffect, useRef } from "preact/hooks";
+import { useContext, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Row, State } from "./api";
 import { ago, BASES, exact, fromField, iso, minuteOf, STATES, timeOfDay } from "./format";
 import { hashOfDecision } from "./state";
@@ -257,10 +257,12 @@ export function TimeField(props: {
   at: number;
   onTime: (at: number) => void;
 }): JSX.Element {
-  const take = (field: HTMLInputElement): void => {
-    const at = fromField(field.value);
-    if (at === null) field.value = exact(props.at);
-    else if (at !== props.at) props.onTime(at);
+  // The page is drawn anew each second: what is being typed stays.
+  const [typed, setTyped] = useState<string | null>(null);
+  const take = (): void => {
+    const at = typed === null ? null : fromField(typed);
+    setTyped(null);
+    if (at !== null && at !== props.at) props.onTime(at);
   };
   return (
     <input
@@ -270,11 +272,12 @@ export function TimeField(props: {
       aria-label={props.label}
       placeholder="2026-12-01 09:30:00"
       autocomplete="off"
-      value={exact(props.at)}
+      value={typed ?? exact(props.at)}
+      onInput={(event) => setTyped(event.currentTarget.value)}
       onKeyDown={(event) => {
-        if (event.key === "Enter") take(event.currentTarget);
+        if (event.key === "Enter") take();
       }}
-      onBlur={(event) => take(event.currentTarget)}
+      onBlur={take}
     />
   );
 }

@@ -204,9 +204,11 @@ def now_view(
     )
     tasks = [_task(index, overlay, row, then, at) for row in rows[:TASKS]]
     ((count,),) = index.rows(f"select count(*) from tasks where first_at <= ? {begun}", *values)
+    ((first,),) = index.rows("select min(first_at) from tasks")
     return {
         "rev": index.revision,
         "now": now,
+        "first_at": first,
         "trails": trails,
         "tasks": tasks,
         "more": max(0, count - len(tasks)),

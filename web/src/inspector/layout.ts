@@ -69,7 +69,7 @@ function sectionOf(spelled: string, place: number, isNumbered: boolean): Section
 // Why text spells no bytes.
 function whyNot(body: string): string {
   const at = body.search(/[^A-Za-z0-9_-]/u);
-  if (at < 0) return "It is no base64url, or not in its one spelling: it was cut, or made longer.";
+  if (at < 0) return "It is no base64url, or not in its one spelling: its end was cut off, or something was added.";
   const found = plain(String.fromCodePoint(body.codePointAt(at) ?? 0));
   return `Character ${at + 1} is "${found}", which base64url does not have.`;
 }

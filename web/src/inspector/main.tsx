@@ -25,6 +25,8 @@ interface Pasted extends Keys {
   readonly token: string;
   // An access that is tried, as it was typed.
   readonly access: string;
+  // Of one that was narrowed here: the token that was pasted.
+  readonly before?: string | undefined;
   // Is the key that of the sample? It opens nothing else.
   readonly isSample: boolean;
   readonly now: number;
@@ -102,7 +104,7 @@ class App extends Component<object, Shown> {
     return (
       <>
         <Head />
-        <Banner seen={seen} verdict={verdict} />
+        <Banner seen={seen} verdict={verdict} isSample={pasted.isSample} />
         <main id="main" tabIndex={-1}>
           <Paste
             key={round}
@@ -140,9 +142,16 @@ class App extends Component<object, Shown> {
           />
         )}
         <Narrow
-          key={`narrow-${this.state.round}`}
+          // One that is looked at begins with an empty form.
+          key={`narrow-${this.state.round} ${pasted.before === undefined ? "" : pasted.token}`}
           held={undressed(pasted.token)}
-          onLook={(token) => this.say({ token })}
+          now={pasted.now}
+          onLook={(token) => this.say({ token, before: pasted.before ?? pasted.token })}
+          onBack={
+            pasted.before === undefined
+              ? undefined
+              : () => this.say({ token: pasted.before ?? "", before: undefined })
+          }
         />
         <Links
           seen={seen}
@@ -194,17 +203,20 @@ function Head(): JSX.Element {
 }
 
 interface Said {
-  readonly kind: "unverified" | "bad" | "good" | "late";
+  readonly kind: "empty" | "unverified" | "bad" | "good" | "late";
   readonly head: string;
   readonly text: string;
 }
 
-function bannerOf(seen: Read | null, verdict: Verdict | null): Said {
+function bannerOf(seen: Read | null, verdict: Verdict | null, isSample: boolean): Said {
   if (seen === null) {
-    return { kind: "unverified", head: "Not verified", text: "Nothing is pasted yet." };
+    return { kind: "empty", head: "Paste a token to begin", text: "Nothing is pasted yet." };
   }
   if (seen.kind === "none") {
-    return { kind: "bad", head: "Not verified", text: `${seen.problem.code}: this is no token.` };
+    const text = seen.isCut
+      ? "this token is not whole: its end is missing, or it was changed on its way."
+      : "this is no token.";
+    return { kind: "bad", head: "Not verified", text: `${seen.problem.code}: ${text}` };
   }
   if (verdict === null) {
     return {
@@ -236,15 +248,16 @@ function bannerOf(seen: Read | null, verdict: Verdict | null): Said {
       text: `${first?.code}: ${first?.text}${place}.${held}`,
     };
   }
-  const under = `Every signature holds, under key ${verdict.keyId}.`;
+  const sample = isSample ? "A sample, with a key that this page has made. " : "";
+  const under = `${sample}Every signature holds, under key ${verdict.keyId}.`;
   const late = verdict.now.length ? " A server would not take it now: see below." : "";
   return { kind: late ? "late" : "good", head: "Verified", text: under + late };
 }
 
-const SIGNS = { unverified: "!", bad: "\u2715", good: "\u2713", late: "!" } as const;
+const SIGNS = { empty: "", unverified: "!", bad: "\u2715", good: "\u2713", late: "!" } as const;
 
-function Banner(props: { seen: Read | null; verdict: Verdict | null }): JSX.Element {
-  const { kind, head, text } = bannerOf(props.seen, props.verdict);
+function Banner(props: { seen: Read | null; verdict: Verdict | null; isSample: boolean }): JSX.Element {
+  const { kind, head, text } = bannerOf(props.seen, props.verdict, props.isSample);
   return (
     <div class={`banner is-${kind}`} role="status">
       <span class="sign" aria-hidden="true">
@@ -294,14 +307,14 @@ function Paste(props: {
         onInput={(event) => {
           const token = event.currentTarget.value;
           const isOther = pasted.isSample && !token.startsWith(pasted.token.slice(0, ALIKE));
-          onSay(isOther ? { ...blank(), token } : { token });
+          onSay(isOther ? { ...blank(), token } : { token, before: undefined });
         }}
         {...ALONE}
       />
       <p class="hint" id="token-hint">
         {undressed(pasted.token) === bare(pasted.token)
           ? "As it is held, or as it is sent. "
-          : "It is read without the header and the line ends that it came in: a server takes neither. "}
+          : "It is read without the header, the text and the line ends that it came in: a server takes none of these. "}
         A discharge, a ticket or a link alone is read as well.
       </p>
       <label for="secret">The root key</label>
@@ -356,7 +369,14 @@ function Empty(props: { onSay: (change: Partial<Pasted>) => void }): JSX.Element
         <li>How to narrow it, and what would be more than it has.</li>
       </ul>
       <p>
-        <button type="button" onClick={() => props.onSay(sample())}>
+        <button
+          type="button"
+          onClick={() => {
+            props.onSay(sample());
+            document.getElementById("main")?.focus();
+            scrollTo(0, 0);
+          }}
+        >
           Show me a sample
         </button>
       </p>

@@ -19,7 +19,7 @@ import { readLink, readLinks } from "../../../ports/typescript/src/language/link
 import type { AnyLink } from "../../../ports/typescript/src/language/links.js";
 import { ISSUER } from "../../../ports/typescript/src/verification/authenticate.js";
 import { boundIn, heldIn } from "../../../ports/typescript/src/writing/held.js";
-import { named, plain, readableTime, until } from "../plain";
+import { named, plain, readableTime, span, until } from "../plain";
 import { capabilityIn, counted, linkIn } from "./words";
 
 // Why a link prohibits everything, or a text is none.
@@ -77,6 +77,8 @@ export interface OtherRead {
 export interface NothingRead {
   readonly kind: "none";
   readonly problem: Problem;
+  // Does it begin as a token does?
+  readonly isCut: boolean;
 }
 
 export type Read = TokenRead | OtherRead | NothingRead;
@@ -91,13 +93,32 @@ export function bare(pasted: string): string {
 }
 
 const HEADER = /^[> \t\r\n]*(?:authorization:)?[> \t\r\n]*(?:bearer\b)?[> \t\r\n]*(?=caps?1[adpu]?_)/i;
+// Within a text: behind what sets off a word. What stands right before a token makes it another text.
+const BEGINS = /(?<=[\s\S]{2})(?<=[ \t\r\n"'=:,([{])(?:caps?1[adpu]?_|eyJ[\w-]{9,}\.eyJ)/;
+const RUN = /^[\w~-]*(?:\.[\w-]+)*/;
 
-// A token without what it came in: a header before it, line ends of a mail, its `>` before each.
-// Anything else stays as it was pasted.
+// A token without what it came in: a header before it, line ends of a mail and what it puts there, or
+// a line of a log or JSON about it. Anything else stays as it was pasted.
 export function undressed(pasted: string): string {
   const text = bare(pasted);
   const header = HEADER.exec(text);
-  return header ? text.slice(header[0].length).replace(/\r?\n[> \t]*/g, "") : text;
+  const begins = BEGINS.exec(text);
+  if (!header && !begins) return text;
+  const rest = text.slice(header?.[0].length ?? begins?.index);
+  const joined = rest.replace(/=?\r?\n[> \t]*/g, "");
+  if (header) return joined;
+  const alone = RUN.exec(rest)?.[0] ?? "";
+  return isToken(alone) ? alone : (RUN.exec(joined)?.[0] ?? "");
+}
+
+// Can all of it be read? What follows a token in its text is no part of it then.
+function isToken(text: string): boolean {
+  try {
+    partsIn(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 // What a text without blanks round it says; null where there is none.
@@ -107,11 +128,11 @@ export function read(text: string, now: number): Read | null {
     if (text.startsWith("{")) return readJson(text, now);
     if (/^cap1[ud]_[^.]*$/.test(text)) return readDischarge(text, now);
     if (/^cap1p_[^.]*$/.test(text)) return readProof();
-    if (JWT.test(text)) return readJwt(text);
+    if (JWT.test(text)) return readJwt(text, now);
     if (text.startsWith(SET_PREFIX)) return readSet(text, now);
     return readToken(text, now);
   } catch (error) {
-    return { kind: "none", problem: problemOf(error) };
+    return { kind: "none", problem: problemOf(error), isCut: /^caps?1[adpu]?_[\w-]{8}/.test(text) };
   }
 }
 
@@ -120,33 +141,33 @@ export function read(text: string, now: number): Read | null {
 const JWT = /^(?:authorization:\s*)?(?:bearer\s+)?(eyJ[\w-]+)\.(eyJ[\w-]*)\.[\w-]*$/i;
 
 // A JSON Web Token: what it says of itself, and what one does with it here. It is not verified.
-function readJwt(text: string): OtherRead {
+function readJwt(text: string, now: number): OtherRead {
   const [, head = "", claims = ""] = JWT.exec(text) ?? [];
-  const says = [...claimsOf(head, ["alg", "typ", "kid"]), ...claimsOf(claims, CLAIMS)];
+  const [, end = ""] = /^exp (.*)$/m.exec(claimsOf(claims).join("\n")) ?? [];
+  const at = Date.parse(end.replace(" ", "T"));
+  const isOver = at / 1000 <= now;
   return {
     kind: "jwt",
-    title: "A JSON Web Token, and no captoken",
+    title: "A JSON Web Token, not a captoken",
     says: [
-      ...says,
-      "captoken does not take it as a token: an issuance service takes such an assertion, and gives a token for it",
+      ...(isOver ? [`expired ${span(now - at / 1000)} ago, by what it says`] : []),
+      ...claimsOf(head),
+      ...claimsOf(claims),
+      "no server takes it as a captoken; if your organisation runs an issuance service, that may give a captoken for a valid one",
     ],
-    isOver: false,
+    isOver,
     problem: null,
   };
 }
 
-const CLAIMS = ["iss", "sub", "aud", "azp", "scope", "iat", "nbf", "exp"];
-
-function claimsOf(part: string, names: readonly string[]): string[] {
+function claimsOf(part: string): string[] {
   try {
     const bytes = Uint8Array.from(atob(part.replace(/-/g, "+").replace(/_/g, "/")), (char) => char.charCodeAt(0));
     const said: unknown = JSON.parse(new TextDecoder().decode(bytes));
     if (typeof said !== "object" || said === null) return [];
-    return names.flatMap((name) => {
-      const value = (said as Record<string, unknown>)[name];
-      if (value === undefined) return [];
-      const isTime = typeof value === "number" && ["iat", "nbf", "exp"].includes(name);
-      return [`${name} ${isTime ? readableTime(value) : plain(JSON.stringify(value))}`];
+    return Object.entries(said).map(([name, value]) => {
+      const isTime = typeof value === "number" && ["iat", "nbf", "exp", "auth_time"].includes(name);
+      return `${plain(name)} ${isTime ? readableTime(value) : plain(JSON.stringify(value))}`;
     });
   } catch {
     return [];

@@ -22,7 +22,12 @@ export function Says(props: { seen: Read; isGood: boolean }): JSX.Element {
       <section class="panel" aria-labelledby="says-title">
         <h2 id="says-title">No token</h2>
         <Code problem={seen.problem} />
-        <p class="hint">The bytes are shown as far as they can be read.</p>
+        <p class="hint">
+          {seen.isCut
+            ? "It begins as a token does. Copy it again, to its very end."
+            : "It begins as no token does."}{" "}
+          What can be read of its bytes stands under Bytes.
+        </p>
       </section>
     );
   }
@@ -123,7 +128,7 @@ function Verified(props: { verdict: Verdict }): JSX.Element {
         {servers.length ? `Now, at ${servers.join(", ")}` : "Now, at a server without a name"}
       </h3>
       {now.length === 0 ? (
-        <p class="ok">It is taken. What is then asked of it, the links decide.</p>
+        <p class="ok">A server would accept it now. Which calls it allows, the links decide.</p>
       ) : (
         now.map((one, place) => <Refusal key={place} refused={one} />)
       )}
