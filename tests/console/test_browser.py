@@ -673,6 +673,16 @@ def test_what_if_keeps_no_answer_under_another_question(story: Story, page: Page
     assert dialog.get_by_label("From (UTC)").input_value().startswith("20")
 
 
+def test_a_question_that_finds_nothing_says_which_word_it_is(story: Story, page: Page) -> None:
+    ask(page, "who", "table:sales")
+    page.get_by_text("No decision fits all of these words").wait_for()
+    found = page.get_by_role("region", name="0 decisions found")
+    found.get_by_role("listitem").filter(has_text="Without table:sales: 0 decisions").wait_for()
+    assert violations(page) == []
+    found.get_by_role("button", name="Without who").click()
+    page.get_by_text("3 decisions found").wait_for()
+
+
 @pytest.mark.parametrize("width", [320, 1280])
 def test_whom_one_is_about_to_stop_is_not_cut(story: Story, page: Page, width: int) -> None:
     """Agents whose names begin alike, one of them narrowed, in a window as narrow as one that is enlarged fourfold; and buttons in sight."""

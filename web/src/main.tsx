@@ -729,6 +729,9 @@ function TaskPanel(props: {
         </button>
         <Export of={{ task: task.key }} at={props.at} />
       </div>
+      {props.canAct && isOver && (
+        <p class="muted">No token of it works any more: there is nothing to end or to narrow.</p>
+      )}
       <Plot series={series} onSpan={props.onSpan} />
       <Marks view={props.view} now={props.now} />
       <h3>Agents</h3>

@@ -296,7 +296,9 @@ export function Found(props: {
           </label>
         )}
       </div>
-      {found === null ? null : by === "decisions" ? (
+      {found === null ? null : total === 0 ? (
+        <None q={q} at={at} go={go} />
+      ) : by === "decisions" ? (
         <Paged
           of={{ q, sort }}
           first={null}
@@ -312,6 +314,52 @@ export function Found(props: {
         </div>
       </div>
     </section>
+  );
+}
+
+// Nothing was found: what there is without each of the words, so that one sees which of them it is.
+function None(props: {
+  q: string;
+  at: number | null;
+  go: (change: Partial<Place>) => void;
+}): JSX.Element {
+  const { q, at, go } = props;
+  const words = wordsOf(q).slice(0, 8);
+  const without = (word: string): string =>
+    wordsOf(q)
+      .filter((one) => one !== word)
+      .join(" ");
+  const [counts, setCounts] = useState<number[]>([]);
+  useEffect(() => {
+    let isOver = false;
+    const rest = words.length > 1 ? words : [];
+    Promise.all(rest.map((word) => api.query(without(word), "calls", null, at, 1, "counts"))).then(
+      (found) => {
+        if (!isOver) setCounts(found.map((one) => (one.trouble === null ? one.allowed + one.denied : 0)));
+      },
+      () => undefined,
+    );
+    return () => {
+      isOver = true;
+    };
+  }, [q, at]);
+  return (
+    <>
+      <p class="none">No decision fits all of these words. A word without a key is looked for in names.</p>
+      <ul class="may">
+        {words.map(
+          (word, place) =>
+            counts[place] !== undefined && (
+              <li key={word}>
+                <button type="button" class="link" onClick={() => go({ q: without(word) })}>
+                  Without {plain(word)}
+                </button>
+                : {count(counts[place] ?? 0, "decision")}
+              </li>
+            ),
+        )}
+      </ul>
+    </>
   );
 }
 

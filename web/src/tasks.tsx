@@ -5,7 +5,7 @@ import type { Task } from "./api";
 import { ago, count, plainNumber } from "./format";
 import { memo } from "./memo";
 import { StateMark } from "./parts";
-import { useGrowing } from "./state";
+import { hashOf, placeOf as placeAt, useGrowing } from "./state";
 
 const Line = memo(
   function Line(props: {
@@ -158,7 +158,14 @@ export function Tasks(props: {
           ))}
         </div>
       )}
-      {props.more > 0 && <p class="none">{count(props.more, "older task")} not shown.</p>}
+      {props.more > 0 && (
+        <p class="none">
+          {count(props.more, "older task")} not shown.{" "}
+          <a href={hashOf({ ...placeAt(""), q: "agent:*", by: "tasks", sort: "oldest" })}>
+            Ask for tasks
+          </a>
+        </p>
+      )}
     </section>
   );
 }

@@ -15,6 +15,7 @@ export function Trying(props: {
       <textarea
         id="access"
         rows={3}
+        placeholder={'{"table": "sales", "operation": "select"}'}
         spellcheck={false}
         autocomplete="off"
         value={typed}
