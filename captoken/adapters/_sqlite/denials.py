@@ -164,9 +164,10 @@ class Denials:
             if refused is None or self._is_open(entry):
                 continue
 
-            # As the text spells it: the spelling of the schema would tell that it is there.
+            # As the text spells it: the spelling of the schema would tell that it is there. Which
+            # columns it needs of a table that is refused as a whole, nobody has found out.
             if refused.code == "table":
-                as_spelled = self._refused(spelled(mention), mention.operation, ())
+                as_spelled = self._refused(spelled(mention), mention.operation, None)
                 if as_spelled is not None:
                     raise self.denied(as_spelled)
 
@@ -193,7 +194,7 @@ class Denials:
         self,
         table: str | None,
         operation: str | None,
-        columns: tuple[str, ...],
+        columns: tuple[str, ...] | None,
     ) -> Refused | None:
         """Return why an access is refused, or None if the grant permits it."""
         access = access_to(table, operation, columns)

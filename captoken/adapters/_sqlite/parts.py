@@ -116,9 +116,13 @@ def query(name: str, part: Part, columns: str, behind: str = "") -> str:
     return f"{name} as not materialized (select {columns} from {source})"  # noqa: S608
 
 
+# What `*` gives where no column is granted, or none that there is: a query has one column at least.
+_NO_COLUMN = 'null as "no column"'
+
+
 def blind_query(name: str, part: Part) -> str:
     """A query with the same columns that reads no table, and whose values nobody knows."""
-    columns = ", ".join(f"value as {quoted(one)}" for one in part.columns) or '1 as "1"'
+    columns = ", ".join(f"value as {quoted(one)}" for one in part.columns) or _NO_COLUMN
     return f"{name} as not materialized (select {columns} from json_each('[]'))"  # noqa: S608
 
 
@@ -129,4 +133,4 @@ def qualified(part: Part) -> str:
 
 def listed(columns: Iterable[str]) -> str:
     """Columns as a query gives them. None is a query too: it gives one value for each row."""
-    return ", ".join(map(quoted, columns)) or '1 as "1"'
+    return ", ".join(map(quoted, columns)) or _NO_COLUMN
