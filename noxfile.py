@@ -61,8 +61,8 @@ def suite(session: nox.Session) -> None:
     session.run("pytest", "-n", "auto", *order, *session.posargs)
 
 
-# On a Python with `sys.monitoring`. Before it, the watch is lost where an exception is thrown into a
-# coroutine: the interpreter tells of no call there.
+# On a Python with `sys.monitoring`. Before it, the watch is lost where an exception is thrown into
+# a coroutine: the interpreter tells of no call there.
 @nox.session(python=PYTHONS[2])
 def floors(session: nox.Session) -> None:
     """The whole suite, watched: how much of each folder it runs, and whether all assertions did."""

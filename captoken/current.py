@@ -56,7 +56,6 @@ from captoken._format.spelling import named_all
 from captoken._format.text import (
     CONSENT_CHARS,
     PROOF_CHARS,
-    consent_text,
     read_consents,
     with_consents,
 )
@@ -147,10 +146,8 @@ class Held(SealedValue, frozen=True, eq=False):
         Each is good for one access, once: for another it is passed over. Raises TypeError, or
         TokenFormatError for what is no consent or for too many.
         """
-        if isinstance(consents, str):
-            raise TypeError("consents must be a list of texts, not str")
-        came = map(consent_text, self.consents)
-        return structs.replace(self, consents=read_consents((*came, *consents)), _shown={}, _at={})
+        together = read_consents(consents, self.consents)
+        return structs.replace(self, consents=together, _shown={}, _at={})
 
     @property
     def holder(self) -> str:

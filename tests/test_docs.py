@@ -25,10 +25,10 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 # Done as a whole by tests/issuance/test_recipes.py, against what stands in for their platforms.
 RECIPES = {"issuance-certificates.md", "issuance-github.md", "issuance-kubernetes.md", "issuance-spire.md"}
+# A client of a server that a command of the page starts: `issuance/test_login_clients.py` runs it.
+STARTED = {"mcp-login.md"}
 # Need large packages, so that not every machine has them: `.ci/nightly large` runs these pages.
 ELSEWHERE = {"agents-claude.md": "claude_agent_sdk", "agents-google-adk.md": "google.adk"}
-# A client of a server that a command of the page starts: `issuance/test_login_clients.py` runs it.
-RECIPES |= {"mcp-login.md"}
 # They show what one keyring does at several servers: a verifier warns of it. No other page gives a server the keys of all.
 WITH_ALL_KEYS = {"bearer.md", "keywords.md", "planning.md", "rotation.md"}
 # Text that follows Python on a page and is not its output begins so: the files of other programs, and what a command wrote.
@@ -67,7 +67,7 @@ def printed_below(page: Path) -> list[tuple[str, str | None]]:
     return shown
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in RECIPES], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in RECIPES | STARTED], ids=lambda page: page.name)
 def test_the_python_of_a_page_runs_from_top_to_bottom_and_prints_what_stands_below_it(page: Path, tmp_path: Path) -> None:
     """A block of text that follows Python is what that block prints; in `ALL_OUTPUT` all that is printed stands there."""
     if page.name in ELSEWHERE:

@@ -140,7 +140,7 @@ def test_a_cost_that_is_not_stated_is_denied() -> None:
     token = mint(**SALES, budget={"eur": 5}).attenuate(budget={"rows": 5, "tokens": 5})
     decision = one.check(token, paid(1))
     assert decision.refusals == (
-        Refusal("cost_unstated", 'the server did not state what it costs in rows, tokens; if it costs nothing, write cost={"rows": 0, "tokens": 0}', 1, "orchestrator"),
+        Refusal("cost_unstated", 'the server did not state what it costs in rows, tokens (it states eur); if it costs nothing, write cost={"rows": 0, "tokens": 0}', 1, "orchestrator"),
     )
     assert decision.step == 8 and [refusal.link for refusal in one.check(token, data("sales")).refusals] == [0, 1] and not ledger._spent
     assert one.check(token, Access(table="sales", operation="select", cost={"eur": 1, "rows": 2, "tokens": 3, "usd": 9}))

@@ -220,8 +220,10 @@ def consent_text(consent: bytes) -> str:
     return CONSENT + b64encode(consent)
 
 
-def read_consents(given: Iterable[str]) -> tuple[bytes, ...]:
+def read_consents(given: Iterable[str], before: Iterable[bytes] = ()) -> tuple[bytes, ...]:
     """The bytes of consents that somebody holds, in the order in which they travel.
+
+    `before` are those that were held.
 
     Each text is one consent, or several that are joined by full stops. Of two to one question the
     later is taken: the earlier may be spent. Raises TypeError, or TokenFormatError for what is none
@@ -229,7 +231,8 @@ def read_consents(given: Iterable[str]) -> tuple[bytes, ...]:
     """
     if isinstance(given, str):
         raise TypeError("consents is a list of texts, not one text")
-    parts = [consent_of(part) for text in given for part in text.split(".", LIMITS.consents)]
+    came = [consent_of(part) for text in given for part in text.split(".", LIMITS.consents)]
+    parts = [*before, *came]
     by_question = {part[:32]: part for part in sorted(parts, key=_made)}
     if len(by_question) > LIMITS.consents:
         raise TokenFormatError(f"more than {LIMITS.consents} consents", step=1)

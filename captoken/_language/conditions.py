@@ -704,12 +704,14 @@ class Budget(BuiltIn, frozen=True):
         how = ", as in guarded_tool(..., cost=...) or Guard(..., cost=...)"
         where = "" if access.tool is None else how
         units = ", ".join(sorted(missing))
-        text = f"the server did not state what {what} costs in {units}"
         others = sorted(access.cost.keys() - self.value.keys())
-        if others:
-            return Reason("cost_unstated", f"{text}, and states {', '.join(others)}")
+        states = f" (it states {', '.join(others)})" if others else ""
         nothing = spelled(dict.fromkeys(sorted(missing), 0))
-        return Reason("cost_unstated", f"{text}; if it costs nothing, write cost={nothing}{where}")
+        return Reason(
+            "cost_unstated",
+            f"the server did not state what {what} costs in {units}{states}; if it costs nothing, "
+            f"write cost={nothing}{where}",
+        )
 
     # The methods below are for writers and people. No verifier calls them.
 

@@ -32,7 +32,7 @@ from captoken._format.encoding import b64encode
 from captoken._format.parts import RawCaveat
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
-from captoken._format.text import consent_text, read_consents
+from captoken._format.text import read_consents
 from captoken._language.access import Access, Caller, Statement, amounts
 from captoken._language.link import Actor
 from captoken._language.reasons import Refusal
@@ -258,13 +258,6 @@ def own_denial(code: str, why: str, access: Access | None) -> Refusals:
     return (Refusal(code, why),)
 
 
-def _listed(consents: Iterable[str]) -> Iterable[str]:
-    """The texts of a list. Raises TypeError for one text, whose characters are none."""
-    if isinstance(consents, str):
-        raise TypeError("consents is a list of texts, not one text")
-    return consents
-
-
 _OF_PARTS = frozenset(("columns", "rows"))
 
 
@@ -485,10 +478,8 @@ class _Vouched(SealedValue, frozen=True, eq=False):
 
         Raises TypeError, or TokenFormatError for what is no consent.
         """
-        came = map(consent_text, self._genuine.consents)
-        return structs.replace(
-            self._genuine, consents=read_consents((*came, *_listed(consents)))
-        )
+        together = read_consents(consents, self._genuine.consents)
+        return structs.replace(self._genuine, consents=together)
 
     def _own_denial(
         self,

@@ -403,7 +403,7 @@ def test_more_rows_than_are_handed_out_are_a_mistake_that_costs_nothing_and_leav
     grant = verifier(ledger=ledger).authenticate(token.serialize())
     before = world.rows("select * from sales")
     for sql in ("select amount from sales", "update sales set amount = amount + 1 where id > 0 returning amount"):
-        with pytest.raises(StatementError, match=r"^too_many_rows: the statement yields more rows than the server hands out$") as caught:
+        with pytest.raises(StatementError, match=r"^too_many_rows: the statement yields more rows than the server hands out; Rows at most: 1$") as caught:
             world.run(grant, sql, max_rows=1, cost={"usd_cents": 3})
         assert "Rows at most: 1. Ask for fewer." in caught.value.for_model()
     assert left(ledger, token, "usd_cents") == {"usd_cents": 10}

@@ -224,8 +224,9 @@ def test_a_registry_starts_and_ends_tasks(hostile: str, schema: str, monkeypatch
     every = [qualified(one).strip() for one in statements]
     assert len(every) > 20
     missing = [one for one in every if not any(one in statement for statement in asked)]
-    assert not missing
-    for statement in asked:
+    (upgrade,) = missing  # a step from an older version, which a new registry is not asked
+    assert upgrade.startswith("update registry_used set subject")
+    for statement in (*asked, upgrade):
         check(statement.replace("?", "$1"), schemas=False)
 
 

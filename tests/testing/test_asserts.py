@@ -24,6 +24,7 @@ ASKED: dict[str, Callable[[Token, Access], object]] = {
     "an overlay is asked first": lambda token, access: verifier(overlay=lambda: None, allow_stale_overlay=True).check(token, access),
     "a trail": lambda token, access: verifier(audit=Recorder()).check(token, access),
     "asyncio": lambda token, access: asyncio.run(in_a_loop(token, access)),
+    "asyncio, with a trail": lambda token, access: asyncio.run(in_a_loop(token, access, Recorder())),
     "a thread": lambda token, access: in_a_thread(lambda: verifier().check(token, access)),
 }
 
@@ -34,8 +35,8 @@ class Recorder:
     def record_all(self, decisions: object) -> None: ...
 
 
-async def in_a_loop(token: Token, access: Access) -> None:
-    await AsyncVerifier(KEYRING, clock=verifier().clock).check(token, access)
+async def in_a_loop(token: Token, access: Access, trail: Recorder | None = None) -> None:
+    await AsyncVerifier(KEYRING, clock=verifier().clock, audit=trail).check(token, access)
 
 
 def in_a_thread(call: Callable[[], object]) -> None:

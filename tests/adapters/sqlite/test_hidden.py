@@ -199,7 +199,7 @@ def test_what_there_is_of_a_wide_table_is_told_in_part() -> None:
         ):
             db.execute("select wide.nosuch from wide")
         assert told in fault.value.for_model() and len(fault.value.for_model()) < 1_500
-        assert "column_1" not in str(fault.value)
+        assert fault.value.for_model().endswith("and send it again.") and told.rstrip(".") in str(fault.value)
     connection.close()
 
 
@@ -210,7 +210,7 @@ def test_a_table_of_which_no_column_is_granted_has_rows_alone() -> None:
         with guarded(connection, held) as db:
             assert db.execute("select count(*) from people").fetchall() == [(2,)]
             assert db.execute("select x from people, other where x = 'q'").fetchall() == [("q",), ("q",)]
-            assert db.execute("select * from people").fetchall() == [(1,), (1,)]
+            assert db.execute("select * from people").fetchall() == [(None,), (None,)]
             for sql in ("select name from people", "update people set name = 1", "select people.nobody from people"):
                 with pytest.raises(StatementError, match="name: ") as fault:
                     db.execute(sql)
