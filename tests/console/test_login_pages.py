@@ -121,10 +121,12 @@ def test_at_each_width_all_is_there_and_axe_finds_nothing(chromium: Any, origin:
         seen: list[str] = []
         page.goto(asks(origin, application))
         for leave in ("Alice", "Deny"):
+            onward = page.get_by_role("link" if leave == "Alice" else "button", name=leave)
+            onward.wait_for()  # the page is there, and not the one before it
             seen.append(page.title())
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert violations(page) == []
-            page.get_by_role("link" if leave == "Alice" else "button", name=leave).click()
+            onward.click()
         page.wait_for_url(f"{application.callback}*")
         page.goto(f"{origin}/grants")
         assert violations(page) == []
