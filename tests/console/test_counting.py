@@ -32,7 +32,7 @@ def test_counts_up_to_a_second_are_those_of_the_calls(world: World) -> None:
         world.ask(root, "sales" if number % 3 else "hr")
     for at in range(world.now - 270, world.now + 70, 7):
         expected = world.index.rows(
-            "select coalesce(sum(allowed), 0), coalesce(sum(1 - allowed), 0), coalesce(max(moment), 0) / 1000 from calls where moment < ?",
+            "select coalesce(sum(allowed), 0), coalesce(sum(1 - allowed), 0), max(moment) / 1000 from calls where moment < ?",
             (at + 1) * 1000,
         )
         assert [views._counted_until(world.index, "q3", at)] == expected
