@@ -132,8 +132,8 @@ def consents(session: nox.Session, of: str) -> None:
     session.run(*test, env={**drawn(TIMES * 4), **killed})
 
 
-# 100,000 statements on each engine, by two tests of 1,500 each time; and 100,000 in the words of
-# models. Each takes some ten minutes on two cores.
+# 100,000 statements on each engine, by two tests of 1,500 each time: some ten minutes on two cores.
+# And 100,000 in the words of models, each on two databases: more than an hour.
 HIDDEN = {
     "sqlite": ("sqlite/test_hidden.py", "sqlite/test_granted.py"),
     "postgres": ("postgres/test_hidden.py",),
