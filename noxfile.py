@@ -62,12 +62,14 @@ def suite(session: nox.Session) -> None:
 
 
 # On a Python with `sys.monitoring`. Before it, the watch is lost where an exception is thrown into
-# a coroutine: the interpreter tells of no call there.
+# a coroutine: the interpreter tells of no call there. That Python also warns of each connection to
+# SQLite that a test leaves to the collector, which is no matter here.
 @nox.session(python=PYTHONS[2])
 def floors(session: nox.Session) -> None:
     """The whole suite, watched: how much of each folder it runs, and whether all assertions did."""
     prepare(session)
     watched = ("--cov", "--cov-config=tests/coverage.toml", "--cov-report=")
+    watched += ("-W", "ignore:unclosed database:ResourceWarning")
     session.run("pytest", "-n", "auto", *watched, env={"COVERAGE_CORE": "sysmon"})
     session.run("python", "-m", "tests.floors")
 
