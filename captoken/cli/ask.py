@@ -42,7 +42,6 @@ from captoken.stores.ports import Debit, Forbidden, MarkedStep, Reservation, Spe
 
 if TYPE_CHECKING:
     from captoken._verification.effects import Recorder
-    from captoken.audit._kept import TrailKept
     from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore
 
 _asking = stacked(
@@ -240,7 +239,7 @@ def verify(
         for store in (proofs, counts):
             if store is not None:
                 store.make()
-    with nullcontext() if trail is None else _trail(trail) as kept:
+    with nullcontext() if trail is None else files.trail(trail) as kept:
         decision = _decision(
             dry=False,
             now=now,
@@ -259,13 +258,6 @@ def verify(
         # A denial stands, whatever was revoked.
         tell("revocations were not asked: --overlay names the operator's store")
     return 0 if decision else 1
-
-
-def _trail(path: str) -> TrailKept:
-    """The trail in a file, which goes on where it ended."""
-    from captoken.audit._kept import TrailKept  # here: few ask for it
-
-    return TrailKept(path)
 
 
 def _hint(decision: Decision, proofs: _Replays | None, counts: _Ledger | None) -> str | None:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -42,6 +42,9 @@ from captoken.keys.secret import (
     OperatorKey,
     SecretKey,
 )
+
+if TYPE_CHECKING:
+    from captoken.audit._kept import TrailKept
 
 Key = TypeVar("Key", bound=SecretKey)
 
@@ -360,6 +363,13 @@ def discharge(path: str) -> Discharge:
     """
     with about(path):
         return Discharge.parse(text(path, "discharge"))
+
+
+def trail(path: str, key_file: str | None = None) -> TrailKept:
+    """The trail in a file, which goes on where it ended. With a key, the end is signed."""
+    from captoken.audit._kept import TrailKept  # here: few commands write one
+
+    return TrailKept(path, key=None if key_file is None else key(AuditKey, key_file))
 
 
 def snapshot(path: str) -> bytes:

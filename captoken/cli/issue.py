@@ -20,10 +20,9 @@ from captoken.cli.options import clock, json_option, now_option, seconds
 from captoken.cli.output import ToStderr, answer, say_json, tell, warn
 from captoken.cli.postgres import connected, needing
 from captoken.cli.values import DURATION, FILE, OBJECT
-from captoken.keys.secret import AuditKey, DischargerKey, OperatorKey
+from captoken.keys.secret import DischargerKey, OperatorKey
 
 if TYPE_CHECKING:
-    from captoken.audit._kept import TrailKept
     from captoken.issuance.desk import Desk
     from captoken.issuance.identity import Identity
     from captoken.issuance.policy import Policy
@@ -321,7 +320,7 @@ def serve(
         ends = None
         if operator is not None and overlay is not None:
             ends = stack.enter_context(operators(operator, overlay, None, by="issuer"))
-        kept = None if trail is None else stack.enter_context(_trail(trail, trail_key))
+        kept = None if trail is None else stack.enter_context(files.trail(trail, trail_key))
         service = IssuanceService(
             loaded,
             keys,
@@ -432,13 +431,6 @@ def _log_to_stderr() -> None:
     logger = logging.getLogger("captoken")
     logger.addHandler(ToStderr())
     logging.getLogger("captoken.issuance").setLevel(logging.INFO)
-
-
-def _trail(path: str, key: str | None) -> TrailKept:
-    """The trail in a file, which goes on where it ended. With a key, the end is signed."""
-    from captoken.audit._kept import TrailKept
-
-    return TrailKept(path, key=None if key is None else files.key(AuditKey, key))
 
 
 def _loaded(path: str) -> Policy:
