@@ -150,7 +150,7 @@ with current.use(token, consents=consents):
 print(f"\nresumed: {result['messages'][-1].content}")
 
 print("\nWhat has run:")
-done = (folder / "done").read_text().splitlines()
+done = sorted((folder / "done").read_text().splitlines())  # the tools run side by side
 for line in done:
     print(f"      {line}")
 assert done == ["lookup o-1", "mail ann@example.com: Your refund is on its way."]

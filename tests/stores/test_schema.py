@@ -22,6 +22,7 @@ import valkey.asyncio
 import captoken.issuance.registry
 import captoken.stores
 from captoken.cli.console.index import Index
+from captoken.cli.console.tables import INDEX
 from captoken.errors import StoreError
 from captoken.issuance.registry.postgres import WITH_REGISTRY
 from captoken.stores._schema import Schema, SchemaChange
@@ -272,8 +273,9 @@ def test_an_index_of_a_newer_version_is_refused_and_of_an_earlier_one_made_anew(
     trail.touch()
     Index(path, [trail]).close()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("pragma user_version = 8")
-    with pytest.raises(StoreError, match="index has schema version 8, from a newer captoken, and this one reads 7"):
+        connection.execute(f"pragma user_version = {INDEX.schema.version + 1}")
+    newer = f"index has schema version {INDEX.schema.version + 1}, from a newer captoken, and this one reads {INDEX.schema.version}"
+    with pytest.raises(StoreError, match=newer):
         Index(path, [trail])
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma user_version = 1")
