@@ -257,6 +257,19 @@ class Asking(NamedTuple):
         return question(self.by, self.state, digest, audience)
 
 
+def _asking(links: Sequence[Link], tags: Sequence[bytes]) -> Iterator[Asking]:
+    """The consents that a chain asks for, from the first link to the last."""
+    for at, link in enumerate(links):
+        for caveat in link.late if link.counts else ():
+            state = primitives.state(tags[at])
+            if caveat.key == "consent":
+                for by, rule in caveat.asks:  # type: ignore[attr-defined]
+                    yield Asking(at, state, by, rule)
+            elif caveat.key == "forbid":
+                for by in filter(None, caveat.unless):  # type: ignore[attr-defined]
+                    yield Asking(at, state, by, None)
+
+
 class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     """A genuine token: its signature and its discharges held, its links and its lineage could be
     read.
@@ -293,8 +306,8 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     addressed: bool  # does the root or a link of its own name an audience?
     consents: tuple[bytes, ...] = ()  # those that came along: the end of step 10 looks at them
 
-    # What was worked out since. `checks`, `selected_by`, `counting`, `added_by`, `link_ids`,
-    # `chain`, `held_rows`, `marking` and `consenting` fill it in.
+    # What was worked out since. `checks`, `selected_by`, `counting`, `asks_consents`, `added_by`,
+    # `link_ids`, `chain`, `held_rows` and `marking` fill it in.
     asked: bool = False
     flat: Checks | None = None
     facts: SelectorFacts | None = None
@@ -430,6 +443,15 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
             counted = Counting.of(self.links, self.tags, self.root.audience)
             force_setattr(self, "counted", counted)
         return counted
+
+    @property
+    def asks_consents(self) -> tuple[Asking, ...]:
+        """What its own links ask consent for. Worked out once; two threads come to the same."""
+        asking = self.asking
+        if asking is None:
+            asking = tuple(_asking(self.own_links, self.tags))
+            force_setattr(self, "asking", asking)
+        return asking
 
     def is_in_one_place(self, entry: Link) -> bool:
         """Is what an entry of the overlay forbids asked about in one place (46.8)?

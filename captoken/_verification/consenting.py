@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import msgspec
-
 from captoken._format import primitives
 from captoken._format.encoding import b64encode
 from captoken._format.spelling import spelled_time
@@ -25,27 +23,6 @@ from captoken.stores.ports import MarkedStep, Rule, Spend
 
 # The names of the server that a token is addressed to, sorted: nearly always one.
 Names = Sequence[str]
-
-
-def asking_of(genuine: AuthenticatedToken) -> tuple[Asking, ...]:
-    """What its own links ask consent for. Worked out once; two threads come to the same."""
-    known = genuine.asking
-    if known is None:
-        known = tuple(_asking(genuine))
-        msgspec.structs.force_setattr(genuine, "asking", known)
-    return known
-
-
-def _asking(genuine: AuthenticatedToken) -> Iterator[Asking]:
-    for at, link in enumerate(genuine.own_links):
-        for caveat in link.late if link.counts else ():
-            state = primitives.state(genuine.tags[at])
-            if caveat.key == "consent":
-                for by, rule in caveat.asks:  # type: ignore[attr-defined]
-                    yield Asking(at, state, by, rule)
-            elif caveat.key == "forbid":
-                for by in filter(None, caveat.unless):  # type: ignore[attr-defined]
-                    yield Asking(at, state, by, None)
 
 
 def not_shown(genuine: AuthenticatedToken, asked: Question, its: Names) -> tuple[Refusal, ...]:
@@ -110,7 +87,7 @@ def spends(
         return ()
     # By the question: two entries of one link that name one key ask the same.
     rules = {(rule.link, rule.unless) for rule in lifted}
-    answered = [one for one in asking_of(genuine) if (one.at, one.by) in rules]
+    answered = [one for one in genuine.asks_consents if (one.at, one.by) in rules]
     answered += _needed(genuine, _step(asked[0]))
     names = {name for one in answered for name in one.names(digest, its)}
     return tuple(
@@ -160,7 +137,7 @@ def asks_of(
 def _needed(genuine: AuthenticatedToken, accesses: Sequence[Access]) -> list[Asking]:
     return [
         one
-        for one in asking_of(genuine)
+        for one in genuine.asks_consents
         if one.rule is not None and any(map(one.rule.has, accesses))
     ]
 
@@ -190,7 +167,7 @@ def _came(
 ) -> Iterator[tuple[Asking, bytes, Yes]]:
     """The consents that came for this step, each once, with what asks for it."""
     by_name = dict(_by_name(genuine))
-    for one in asking_of(genuine):
+    for one in genuine.asks_consents:
         for name in one.names(digest, its):
             yes = by_name.pop(name, None)
             if yes is not None:

@@ -380,11 +380,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
     @property
     def asks_consent(self) -> bool:
         """Would a person's consent be needed, or lift a rule, for some access?"""
-        if not self._genuine.counts:
-            return False
-        from captoken._verification.consenting import asking_of
-
-        return bool(asking_of(self._genuine))
+        return self._genuine.counts and bool(self._genuine.asks_consents)
 
     @property
     def grants_parts(self) -> bool:

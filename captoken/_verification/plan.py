@@ -628,12 +628,10 @@ def _unconsented(genuine: AuthenticatedToken, facts: Facts, asked: Question) -> 
 
     Last, so that no person is asked about what is refused all the same.
     """
-    if asked.access is None or genuine.asking == ():
+    if asked.access is None or not genuine.asks_consents:
         return ()
-    from captoken._verification import consenting  # of tokens that a store is asked about
+    from captoken._verification import consenting  # of tokens that ask for consents
 
-    if not consenting.asking_of(genuine):
-        return ()
     return consenting.not_shown(genuine, asked, _audiences_left(genuine, facts))
 
 
