@@ -226,7 +226,7 @@ class _PostgreSQL:
         return said and f"{name} is not null and {said}"
 
     def _among(self, name: str, kind: _Type, constraint: In, put: _Put) -> str | None:
-        if kind.to == "numeric":
+        if kind.to == "numeric" and constraint.json()["in"]:
             return None  # 5 and 5.00 are one value there, and as JSON two
         spelled = FORMS.get(kind.to)
         values = [

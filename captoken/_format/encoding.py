@@ -112,13 +112,17 @@ def b64decode(text: str) -> bytes:
         b64decode("AQ==")    # EncodingError: padding
         b64decode("AR")      # EncodingError: a trailing bit that is not zero
     """
-    # The decoder knows the standard alphabet, and is strict there. It takes what stands for `-`
-    # and `_`, so what the text has of the standard alphabet itself is refused below.
+    # What is not ASCII becomes `?`, which is foreign to the decoder.
+    raw = text.encode("ascii", "replace")
+    # The decoder knows the standard alphabet, and is strict there. It is given what stands for `-`
+    # and `_`, and padding, so what the text has of these itself is refused first. Bytes are looked
+    # for by their numbers: for a string of one byte, Python makes an error first.
+    if _PLUS in raw or _SLASH in raw or _EQUALS in raw:
+        raise EncodingError("this is base64, and base64url without padding is needed")
     try:
-        raw = text.encode()  # what is not ASCII is foreign to the decoder
         standard = raw.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[len(raw) % 4]
         data = binascii.a2b_base64(standard, strict_mode=True)
-    except ValueError:  # both binascii.Error and UnicodeEncodeError
+    except ValueError:
         # One character more than whole groups of four is six bits, and no byte (spec 1.3).
         if len(text) % 4 == 1:
             raise EncodingError("not valid base64url: the text was cut, or made longer") from None
@@ -126,10 +130,6 @@ def b64decode(text: str) -> bytes:
             "not valid base64url: the text contains a space, a line feed or another foreign "
             "character"
         ) from None
-    # Padding was added above and not to `raw`. So what is found here, somebody wrote.
-    # Bytes are looked for by their numbers: for a string of one byte, Python makes an error first.
-    if _PLUS in raw or _SLASH in raw or _EQUALS in raw:
-        raise EncodingError("this is base64, and base64url without padding is needed")
 
     # Not all decoders look at bits that no byte uses: two texts would then have the same bytes.
     # Three characters are 18 bits for two bytes, two are 12 bits for one. The 2 or 4 bits that
