@@ -23,6 +23,7 @@ nox.options.error_on_missing_interpreters = False
 ROOMS = ["core", "kernel", "sqlite", "postgres"]  # what is mutated: tests/mutation/rooms.py
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 RUNTIMES = ["deno", "bun", "workerd"]
+WORLDS = ["shop", "clinic", "freight"]  # the databases of tests/adapters/ordinary*.py
 TIMES = int(os.environ.get("CAPTOKEN_TIMES", "100"))
 SEED = os.environ.get("CAPTOKEN_SEED", f"{datetime.now(UTC):%Y%m%d}")
 KILLS = os.environ.get("CAPTOKEN_KILLS", "500")
@@ -135,12 +136,12 @@ def consents(session: nox.Session, of: str) -> None:
 
 
 # 100,000 statements on each engine, by two tests of 1,500 each time: some ten minutes on two cores.
-# And 100,000 in the words of models, each on two databases: more than an hour.
+# And 100,000 in the words of models, each on two databases: a third of each engine's at a time.
 HIDDEN = {
     "sqlite": ("sqlite/test_hidden.py", "sqlite/test_granted.py"),
     "postgres": ("postgres/test_hidden.py",),
-    "told": ("test_ordinary_told.py",),
 }
+WORDS = [f"{engine}-{world}" for engine in ("sqlite", "postgresql") for world in WORLDS]
 
 
 @nox.session(python=PYTHONS[0])
@@ -150,6 +151,16 @@ def hidden(session: nox.Session, part: str) -> None:
     prepare(session)
     tests = [f"tests/adapters/{file}" for file in HIDDEN[part]]
     session.run("pytest", "-n", "auto", *tests, env=drawn(min(TIMES, 34)))
+
+
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("part", WORDS, ids=WORDS)
+def words(session: nox.Session, part: str) -> None:
+    """17,000 statements in the words of models, on databases that differ in all that is hidden."""
+    prepare(session)
+    engine, _, world = part.partition("-")
+    tests = ("tests/adapters/test_ordinary_told.py", "-k", f"{engine}_tells and {world}")
+    session.run("pytest", *tests, env=drawn(min(TIMES, 34)))
 
 
 # On each engine 100,000 statements, a quarter of them at a time: each takes some ten minutes.
