@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +94,16 @@ def test_what_a_process_remembers_of_a_lost_ledger_sets_no_mark_in_the_next(tmp_
     clock, path = Time(), tmp_path / "ledger.db"
     lost = SQLiteLedger.create(path, shared=True, clock=clock)
     clock.now += 120
-    runs_on = served(lost, clock)
-    assert code(runs_on, minted(clock=clock), ROWS) == "allowed"
+    with closing(lost):
+        runs_on = served(lost, clock)
+        assert code(runs_on, minted(clock=clock), ROWS) == "allowed"
 
-    clock.now += 1
-    ledger = begun_anew(path, clock)
-    clock.now += 61  # past the floor
-    token = minted(clock=clock)
-    assert code(runs_on, token, ROWS) == "store_unavailable", "another file lies there: it has to be started again"
-    assert code(served(ledger, clock), token, MAIL) == "allowed"
+        clock.now += 1
+        with closing(begun_anew(path, clock)) as ledger:
+            clock.now += 61  # past the floor
+            token = minted(clock=clock)
+            assert code(runs_on, token, ROWS) == "store_unavailable", "another file lies there: it has to be started again"
+            assert code(served(ledger, clock), token, MAIL) == "allowed"
 
 
 @pytest.mark.parametrize(("later", "asks"), [(60, False), (61, True), (-1, True)])
@@ -250,6 +251,8 @@ def test_no_order_of_steps_of_several_tokens_at_several_servers_passes(tmp_path:
             assert not (decision and sends and (private or reads)), seed
             assert decision.code in ("allowed", "forbidden_after", "budget_exhausted")
             private = private or (bool(decision) and reads)
+        if isinstance(ledger, SQLiteLedger):
+            ledger.close()
 
 
 def test_threads_at_two_servers_never_pass_in_no_order() -> None:
@@ -336,14 +339,15 @@ def test_a_wrong_answer_denies_now_and_later(answer: Any, access: Access) -> Non
 def test_a_damaged_file_denies(damage: str, tmp_path: Path) -> None:
     SQLiteLedger.create(tmp_path / "ledger.db", floor=0).close()
     token = minted()
-    assert code(served(SQLiteLedger(tmp_path / "ledger.db")), token, ROWS) == "allowed"
+    with closing(SQLiteLedger(tmp_path / "ledger.db")) as ledger:
+        assert code(served(ledger), token, ROWS) == "allowed"
     with sqlite3.connect(tmp_path / "ledger.db") as file:
         file.execute(damage)
     file.close()
-    server = served(SQLiteLedger(tmp_path / "ledger.db"))
-    for _ in range(2):
-        decision = server.check(token.serialize(), MAIL)
-        assert decision.code in ("store_unavailable", "forbidden_after") and "eve" not in str(decision)
+    with closing(SQLiteLedger(tmp_path / "ledger.db")) as ledger:
+        for _ in range(2):
+            decision = served(ledger).check(token.serialize(), MAIL)
+            assert decision.code in ("store_unavailable", "forbidden_after") and "eve" not in str(decision)
 
 
 # --- what a holder writes ----------------------------------------------------------------------------------------------------------

@@ -123,6 +123,8 @@ def test_n5_two_workers_at_once(kind: str, desk: Desk, tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(len(stores)) as pool:
             codes = list(pool.map(one, verifiers))
+        for store in stores if kind == "processes" else ():
+            store.close()  # type: ignore[attr-defined]
         assert sorted(codes) == ["allowed"] + ["replayed"] * (len(stores) - 1), codes
 
 
