@@ -231,7 +231,7 @@ def main(count: int) -> None:
     print(f"| a question, the longest of {len(QUESTIONS)} | {longest_answer:.2f} s |")
     print(f"| from a record to the screen | {late[len(late) // 2]:.2f} s, at most {late[-1]:.2f} s of {len(late)} |")
     by_clock = "at most 50 ms" if longest == 0 else f"{longest:.0f} ms"
-    print(f"| longest task of the page while it is scrolled | {by_clock}, {busy:.0f} ms of the processor |")
+    print(f"| the longest time without a reaction, while the page is scrolled | {by_clock}, {busy:.0f} ms of the processor |")
 
 
 if __name__ == "__main__":
