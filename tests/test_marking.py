@@ -535,7 +535,7 @@ def test_a_mark_that_no_rule_of_a_later_link_names_is_nobodys() -> None:
     child = plain.delegate(
         to="b", marks={**MARKS, "idle": {"tables": ["crm.*"]}}, forbid=[{"in": ["outside"], "after": ["untrusted"]}]
     )
-    steps = [marking.step_of(genuine(child), served(None).parts.server, (), [access]) for access in (ROWS, PAGE, MAIL)]
+    steps = [marking.step_of(genuine(child), served(None).parts.sources.server, (), [access]) for access in (ROWS, PAGE, MAIL)]
     assert [None if step is None else [mark.name for mark in step.marks] for step in steps] == [
         None,
         ["untrusted"],
@@ -552,7 +552,7 @@ def test_buckets_are_as_the_spec_says() -> None:
     from hashlib import sha256
 
     def buckets(token: Token, entries: Any = ()) -> dict[str, bytes]:
-        step = marking.step_of(genuine(token), served(None).parts.server, entries, [PAGE, ROWS, MAIL])
+        step = marking.step_of(genuine(token), served(None).parts.sources.server, entries, [PAGE, ROWS, MAIL])
         assert step is not None
         return {mark.name: mark.bucket for mark in step.marks}
 

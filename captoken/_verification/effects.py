@@ -432,7 +432,7 @@ def commit(
     decision = yield from _committed(decision, genuine, facts, (asked,), stores, fetch)
 
     # The record is last, of what it came to. Where it fails, what was taken stays taken.
-    return (yield from record((decision,), stores, genuine, facts, asked))
+    return (yield from _record((decision,), stores, genuine, facts, asked))
 
 
 def commit_together(
@@ -457,7 +457,7 @@ def commit_together(
             decisions = [structs.replace(taken, access=one.access) for one in decisions]
         else:  # judged again, one is refused: recorded alone, as when it is refused at first
             decisions = [taken]
-    return (yield from record(decisions, stores, genuine, facts, asked[0]))
+    return (yield from _record(decisions, stores, genuine, facts, asked[0]))
 
 
 def _committed(
@@ -816,7 +816,24 @@ def _given_back(
         log().warning("a reservation was not given back: %s", type(error).__name__)
 
 
-def record(
+def record_one(
+    decision: Decision,
+    stores: Stores,
+    waits_here: bool,
+    genuine: AuthenticatedToken | None = None,
+    facts: Facts | None = None,
+    asked: Question | None = None,
+) -> Answer:
+    """Record a decision that has nothing to commit: at once, if the thread that calls may wait."""
+    trail = stores.trail
+    if trail is None:
+        return stores.teller.told(decision)
+    if waits_here:
+        return _record_here(decision, trail, stores, genuine, facts, asked)
+    return _record((decision,), stores, genuine, facts, asked)
+
+
+def _record(
     decisions: Sequence[Decision],
     stores: Stores,
     genuine: AuthenticatedToken | None,
@@ -851,7 +868,7 @@ def record(
     return _recorded(first, failure, stores, genuine, facts, asked)
 
 
-def record_here(
+def _record_here(
     decision: Decision,
     trail: Recorder,
     stores: Stores,

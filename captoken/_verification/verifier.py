@@ -63,8 +63,7 @@ from captoken._verification.effects import (
     left,
     look,
     loop_for,
-    record,
-    record_here,
+    record_one,
     run,
     run_async,
     steps_of,
@@ -117,22 +116,99 @@ class Sendable(Protocol):
         ...
 
 
+# An overlay, or why there is none; a context, and why it cannot be had.
+Fetched: TypeAlias = "tuple[Overlay | None, str | None, Mapping[str, Any], str | None]"
+Source: TypeAlias = Callable[[], Fetched]  # returns the newest overlay, and raises nothing
+_NOTHING_FETCHED: Fetched = (None, None, {}, None)
+
+
+class _Sources(msgspec.Struct, frozen=True, eq=False):
+    """Where the facts of a question come from: what the verifier is, its clock, and who is asked.
+
+    A source may take long. So what is fetched comes first, and the clock is read after it.
+    """
+
+    server: Server
+    memory: VerifierMemory
+    clock: Clock
+    random: Callable[[int], bytes]
+    overlay: Source | None
+    context: AnyContext | None
+    context_loop: StoreLoop | None  # where it is called: see `loop_for`
+    are_asked: bool  # is there an overlay to fetch, or a context?
+
+    def now(self) -> int:
+        """The time of the clock, whose exceptions pass through (24.10)."""
+        return read_clock(self.clock)
+
+    def fetched_here(self, root: RootRecord | None) -> Fetched:
+        """The overlay, and the context of a token, by this thread."""
+        overlay = self.overlay
+        if self.context is None and overlay is not None:
+            return overlay()
+        return run(self.fetched(root))
+
+    def fetched(self, root: RootRecord | None) -> Steps[Fetched]:
+        """The overlay, and the context of a token if there is an access: each may take long."""
+        fetched = _NOTHING_FETCHED
+        if self.overlay is not None:
+            fetched = yield Call(self.overlay)
+        if self.context is None or root is None:
+            return fetched
+        try:
+            given = yield Call(partial(self.context, root), store_loop=self.context_loop)
+            context, unknown = facts_of(given, "a fact of context="), None
+        except Exception as error:  # no exception may mean that nothing is known against an access
+            context, unknown = {}, f"the context cannot be had: {type(error).__name__}"
+        return fetched[0], fetched[1], context, unknown
+
+    def facts(self, fetched: Fetched, *, counts: bool) -> Facts:
+        """The facts that the plan needs, at this moment.
+
+        `counts` says that the token counts, and needs a reservation. Each decision without a fresh
+        overlay is logged (36.9).
+        """
+        overlay, problem, context, unknown = fetched
+        server = self.server
+        now = read_clock(self.clock)
+        texts = self.memory.texts
+        if now - server.leeway >= texts.first_end:
+            texts.drop_ended(now - server.leeway)
+        facts = Facts(
+            server,
+            self.memory,
+            now,
+            overlay,
+            problem,
+            self.random(RESERVATION_ID_BYTES) if counts else b"",
+            context,
+            unknown,
+        )
+        if server.allows_stale and problem is None:
+            stale = staleness(facts)
+            if stale is not None:
+                log().warning("deciding without a fresh overlay: %s", stale)
+        return facts
+
+    def later_facts(self) -> Steps[Facts]:
+        """The facts after the effects have been committed (24.20)."""
+        return self.facts((yield from self.fetched(None)), counts=False)
+
+
 class _Parts(msgspec.Struct, frozen=True, eq=False):
     """The parts that both faces of one verifier share."""
 
     keys: Callable[[str, str | None], bytes | None]
     vocabulary: Vocabulary
-    server: Server
-    named: tuple[str, ...]  # the server's names, in the order given
-    stores: Stores
-    overlay: Source | None
-    context: AnyContext | None
-    context_loop: StoreLoop | None  # where it is called: see `loop_for`
-    clock: Clock
-    random: Callable[[int], bytes]
     memory: VerifierMemory
+    named: tuple[str, ...]  # the server's names, in the order given
+    sources: _Sources
+    stores: Stores
     store_loop: StoreLoop | None  # the event loop of asynchronous stores; None without any
-    asks: bool  # are there facts to fetch: an overlay, or a context?
+
+
+# The step that follows the facts: judges, and may commit and record.
+_End: TypeAlias = Callable[[AuthenticatedToken, Facts, Question], Answer]
 
 
 class _Options(TypedDict, total=False):
@@ -255,21 +331,18 @@ def _parts_of_verifier(
         loop_for(ledger, store_loop),
         loop_for(audit, store_loop),
     )
-    return _Parts(
-        keys,
-        vocabulary,
+    memory = VerifierMemory(remember)
+    sources = _Sources(
         server,
-        named,
-        stores,
+        memory,
+        clock,
+        random,
         None if overlay is None else _source_of(overlay),
         context,
         store_loop if is_async else loop_for(context, None),
-        clock,
-        random,
-        VerifierMemory(remember),
-        store_loop,
         overlay is not None or context is not None,
     )
+    return _Parts(keys, vocabulary, memory, named, sources, stores, store_loop)
 
 
 def _check_seconds(
@@ -305,10 +378,6 @@ class _Face(Sealed):
     # for that.
     _waits_here: ClassVar[bool] = False
 
-    def _take(self, parts: _Parts) -> None:
-        """Set the parts, once. After that a face cannot be changed."""
-        self._fill(_parts=parts)
-
     @property
     def audiences(self) -> tuple[str, ...]:
         """The names of the server, as they were given. Empty for a server without a name."""
@@ -327,7 +396,7 @@ class _Face(Sealed):
         """
         stores = self._parts.stores
         asked = (stores.replays, stores.ledger, stores.trail)
-        return self._parts.asks or any(each is not None for each in asked)
+        return self._parts.sources.are_asked or any(each is not None for each in asked)
 
     @property
     def process(self) -> object:
@@ -337,73 +406,18 @@ class _Face(Sealed):
     @property
     def clock(self) -> Clock:
         """The verifier's clock, which returns seconds since the epoch."""
-        return self._parts.clock
+        return self._parts.sources.clock
 
     @property
     def leeway(self) -> int:
         """The number of seconds by which clocks may differ."""
-        return self._parts.server.leeway
+        return self._parts.sources.server.leeway
 
     def __repr__(self) -> str:
         named = ", ".join(sorted(self._parts.named)) or "nobody in particular"
         return f"<{type(self).__name__} for {named}>"
 
     # Each method below returns a decision, or the steps to one if a call may have to wait.
-
-    def _facts(self, fetched: Fetched, *, counts: bool) -> Facts:
-        """The facts that the plan needs.
-
-        `counts` says that the token counts, and needs a reservation.
-
-        Reads the clock, whose exceptions pass through (24.10). Each decision without a fresh
-        overlay is logged (36.9).
-        """
-        parts = self._parts
-        overlay, problem, context, unknown = fetched
-        now = read_clock(parts.clock)
-        if now - parts.server.leeway >= parts.memory.texts.first_end:
-            parts.memory.texts.drop_ended(now - parts.server.leeway)
-        facts = Facts(
-            parts.server,
-            parts.memory,
-            now,
-            overlay,
-            problem,
-            parts.random(RESERVATION_ID_BYTES) if counts else b"",
-            context,
-            unknown,
-        )
-        if parts.server.allows_stale and problem is None:
-            stale = staleness(facts)
-            if stale is not None:
-                log().warning("deciding without a fresh overlay: %s", stale)
-        return facts
-
-    def _fetched_here(self, root: RootRecord | None) -> Fetched:
-        """The overlay, and the context of a token, by this thread."""
-        overlay = self._parts.overlay
-        if self._parts.context is None and overlay is not None:
-            return overlay()
-        return run(self._fetched(root))
-
-    def _fetched(self, root: RootRecord | None) -> Steps[Fetched]:
-        """The overlay, and the context of a token if there is an access: each may take long."""
-        parts = self._parts
-        fetched = _NOTHING_FETCHED
-        if parts.overlay is not None:
-            fetched = yield Call(parts.overlay)
-        if parts.context is None or root is None:
-            return fetched
-        try:
-            given = yield Call(partial(parts.context, root), store_loop=parts.context_loop)
-            context, unknown = facts_of(given, "a fact of context="), None
-        except Exception as error:  # no exception may mean that nothing is known against an access
-            context, unknown = {}, f"the context cannot be had: {type(error).__name__}"
-        return fetched[0], fetched[1], context, unknown
-
-    def _later_facts(self) -> Steps[Facts]:
-        """The facts after the effects have been committed (24.20)."""
-        return self._facts((yield from self._fetched(None)), counts=False)
 
     def _sent_with(
         self,
@@ -423,14 +437,15 @@ class _Face(Sealed):
         parts = self._parts
         found = authenticate(_sent(token), parts.keys, parts.vocabulary, parts.memory)
         del token
+        sources = parts.sources
         if isinstance(found, Broken):
-            early = denied_early(found, read_clock(parts.clock), access, caller, dry)
+            early = denied_early(found, sources.now(), access, caller, dry)
             return early if dry else self._record_denial(early)
-        if parts.asks and not self._waits_here:
+        if sources.are_asked and not self._waits_here:
             return self._sent_with_facts(face, found, access, caller, request, dry, used)
         root = None if access is None else found.root
-        fetched = self._fetched_here(root) if parts.asks else _NOTHING_FETCHED
-        facts = self._facts(fetched, counts=found.reserves)
+        fetched = sources.fetched_here(root) if sources.are_asked else _NOTHING_FETCHED
+        facts = sources.facts(fetched, counts=found.reserves)
         grant = None if dry else Grant(found, face, facts.now)
         asked = Question(access, caller, grant, facts.now, True, True, used, request)
         if dry:
@@ -452,8 +467,9 @@ class _Face(Sealed):
         Its last lines repeat those of `_sent_with`, because a further function call would slow down
         every request. Change both together.
         """
+        sources = self._parts.sources
         root = None if access is None else found.root
-        facts = self._facts((yield from self._fetched(root)), counts=found.reserves)
+        facts = sources.facts((yield from sources.fetched(root)), counts=found.reserves)
         grant = None if dry else Grant(found, face, facts.now)
         asked = Question(access, caller, grant, facts.now, True, True, used, request)
         end = self._dry_run if dry else self._judge_and_commit
@@ -476,7 +492,7 @@ class _Face(Sealed):
         found = authenticate(_sent(token), parts.keys, parts.vocabulary, parts.memory)
         del token
         if isinstance(found, Broken):
-            early = denied_early(found, read_clock(parts.clock), None, None, dry=False)
+            early = denied_early(found, parts.sources.now(), None, None, dry=False)
             return self._record_denial(early)
         return self._deny_genuine(face, found, refusals, access, request)
 
@@ -489,7 +505,7 @@ class _Face(Sealed):
         request: bytes | None,
     ) -> Steps[Decision]:
         """The same, after steps 1 to 6 have passed: runs steps 7 to 10 without stores."""
-        facts = yield from self._later_facts()
+        facts = yield from self._parts.sources.later_facts()
         grant = Grant(found, face, facts.now)
         asked = Question(access, None, grant, facts.now, sent=True, request=request)
         decision = judge(found, facts, asked)
@@ -505,7 +521,7 @@ class _Face(Sealed):
         del text
         if isinstance(found, Broken):
             return False
-        facts = yield from self._later_facts()
+        facts = yield from parts.sources.later_facts()
         asked = Question(None, None, None, facts.now, sent=True)
         return judge(found, facts, asked).code == "proof_missing"
 
@@ -513,29 +529,30 @@ class _Face(Sealed):
         self,
         genuine: AuthenticatedToken,
         asked: Question,
-        end: Callable[[AuthenticatedToken, Facts, Question], Answer],
+        end: _End,
         *,
         of_rows: bool = False,
     ) -> Answer:
         """Decide on a grant's question. `end` is the step that follows the facts."""
-        parts = self._parts
+        sources = self._parts.sources
         fetched = _NOTHING_FETCHED
-        if parts.asks:
+        if sources.are_asked:
             root = genuine.root if of_rows or asked.access is not None else None
             if not self._waits_here:
                 return self._decide_with_facts(root, genuine, asked, end)
-            fetched = self._fetched_here(root)
-        return end(genuine, self._facts(fetched, counts=genuine.reserves), asked)
+            fetched = sources.fetched_here(root)
+        return end(genuine, sources.facts(fetched, counts=genuine.reserves), asked)
 
     def _decide_with_facts(
         self,
         root: RootRecord | None,
         genuine: AuthenticatedToken,
         asked: Question,
-        end: Callable[[AuthenticatedToken, Facts, Question], Answer],
+        end: _End,
     ) -> Steps[Decision]:
         """The same as `_decide`, but first wait for the overlay and the context."""
-        facts = self._facts((yield from self._fetched(root)), counts=genuine.reserves)
+        sources = self._parts.sources
+        facts = sources.facts((yield from sources.fetched(root)), counts=genuine.reserves)
         return (yield from steps_of(end(genuine, facts, asked)))
 
     def _judge_and_commit(
@@ -549,14 +566,15 @@ class _Face(Sealed):
         If there is nothing to commit or record, it has no steps.
         """
         decision = judge(genuine, facts, asked)
-        stores = self._parts.stores
+        parts = self._parts
+        stores = parts.stores
         if stores.trail is None and (
             not decision.effects or stores.marks.leave_nothing(decision)
         ):
             return decision if decision.code == "allowed" else stores.teller.told(decision)
         if decision.effects:
-            return commit(decision, genuine, facts, asked, stores, self._later_facts)
-        return self._record(decision, genuine, facts, asked)
+            return commit(decision, genuine, facts, asked, stores, parts.sources.later_facts)
+        return record_one(decision, stores, self._waits_here, genuine, facts, asked)
 
     def _dry_run(
         self,
@@ -589,23 +607,7 @@ class _Face(Sealed):
 
     def _record_denial(self, denied: Decision) -> Answer:
         """Record a denial. It stays a denial even if it cannot be recorded."""
-        return self._record(denied, None, None, None)
-
-    def _record(
-        self,
-        decision: Decision,
-        genuine: AuthenticatedToken | None,
-        facts: Facts | None,
-        asked: Question | None,
-    ) -> Answer:
-        """Record a decision that has nothing to commit: see `effects.record`."""
-        stores = self._parts.stores
-        trail = stores.trail
-        if trail is None:
-            return stores.teller.told(decision)
-        if self._waits_here:
-            return record_here(decision, trail, stores, genuine, facts, asked)
-        return record((decision,), stores, genuine, facts, asked)
+        return record_one(denied, self._parts.stores, self._waits_here)
 
     def _decide_together(
         self,
@@ -613,22 +615,11 @@ class _Face(Sealed):
         asked: Sequence[Question],
     ) -> Answer:
         """The decision on several accesses, used and recorded together; or the first denial."""
-        parts = self._parts
-        if parts.asks and not self._waits_here:
-            return self._decide_together_with_facts(genuine, asked)
-        fetched = self._fetched_here(genuine.root) if parts.asks else _NOTHING_FETCHED
-        facts = self._facts(fetched, counts=genuine.reserves)
-        return self._judge_together(genuine, facts, asked)
 
-    def _decide_together_with_facts(
-        self,
-        genuine: AuthenticatedToken,
-        asked: Sequence[Question],
-    ) -> Steps[Decision]:
-        """The same as `_decide_together`, but first wait for the overlay and the context."""
-        fetched = yield from self._fetched(genuine.root)
-        facts = self._facts(fetched, counts=genuine.reserves)
-        return (yield from steps_of(self._judge_together(genuine, facts, asked)))
+        def end(genuine: AuthenticatedToken, facts: Facts, _: Question) -> Answer:
+            return self._judge_together(genuine, facts, asked)
+
+        return self._decide(genuine, asked[0], end)
 
     def _judge_together(
         self,
@@ -648,12 +639,13 @@ class _Face(Sealed):
             decisions.append(decision)
         narrowing = narrowing_of(genuine, facts)
         effects = counting(genuine, facts, asked, _total_cost(asked), narrowing)
-        stores = self._parts.stores
+        parts = self._parts
         if effects:
             decisions[0] = structs.replace(decisions[0], effects=effects)
-        elif stores.trail is None:
+        elif parts.stores.trail is None:
             return decisions[0]
-        return commit_together(decisions, genuine, facts, asked, stores, self._later_facts)
+        later = parts.sources.later_facts
+        return commit_together(decisions, genuine, facts, asked, parts.stores, later)
 
     def _deny_again(
         self,
@@ -662,7 +654,7 @@ class _Face(Sealed):
         refusals: Refusals,
     ) -> Answer:
         """Record a denial by the adapter, or one that `recheck` found."""
-        facts = self._facts(_NOTHING_FETCHED, counts=False)
+        facts = self._parts.sources.facts(_NOTHING_FETCHED, counts=False)
         return self._record_denial(denial(genuine, facts, asked, refusals))
 
     def _close(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
@@ -671,19 +663,11 @@ class _Face(Sealed):
         Raises TypeError or ValueError for invalid amounts, before it asks a store.
         """
         settled = None if taken is None else amounts(taken, "taken")
-        now = read_clock(self._parts.clock)
-        return close(reservation_id, settled, self._parts.stores, now)
+        parts = self._parts
+        return close(reservation_id, settled, parts.stores, parts.sources.now())
 
 
-# An overlay, or why there is none; a context, and why it cannot be had.
-Fetched: TypeAlias = "tuple[Overlay | None, str | None, Mapping[str, Any], str | None]"
-Source: TypeAlias = Callable[[], Fetched]  # returns the newest overlay, and raises nothing
-_NOTHING_FETCHED: Fetched = (None, None, {}, None)
-
-
-def _rows_into(
-    found: list[Condition], table: str
-) -> Callable[[AuthenticatedToken, Facts, Question], Answer]:
+def _rows_into(found: list[Condition], table: str) -> _End:
     """A judge of the token alone, which puts into `found` what the links say about rows."""
     from captoken._verification.held_rows import judge_rows
 
@@ -835,16 +819,16 @@ class Verifier(_Face):
     ) -> None:
         parts = _parts_of_verifier(keyring, audience, **options)
         if parts.store_loop is not None:
-            if parts.context_loop is not None:
+            if parts.sources.context_loop is not None:
                 raise TypeError("the context is async: use an AsyncVerifier")
             raise TypeError("this store is async: use an AsyncVerifier")
-        self._take(parts)
+        self._fill(_parts=parts)
 
     @classmethod
     def of_parts(cls, parts: _Parts) -> Verifier:
         """Make the plain face from the parts of the asyncio face. Only for that face."""
         made = cls.__new__(cls)
-        made._take(parts)
+        made._fill(_parts=parts)
         return made
 
     @property
