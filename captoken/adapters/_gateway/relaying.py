@@ -274,7 +274,7 @@ class Conversation:
             answer = envelopes.error(said.id, problem.code, problem.text, problem.data)
             raise Refused(answer if said.id is not None and said.method else None) from None
         except Denied as denied:
-            told = relay.gate.refusal_of(denied.decision, said.method)
+            told = relay.gate.denials.refusal_of(denied.decision, said.method)
             raise self._refused(said, told, denied) from None
         except NotLetIn as refused:
             raise self._refused(said, refused) from None

@@ -14,19 +14,17 @@ it cannot read, it lets through.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from captoken._language.bounds import MESSAGES, read_bytes
-from captoken._verification.decision import Denied
 from captoken.adapters._http.exchange import (
     ASGIApp,
     Body,
     ClientGone,
-    Header,
     Reply,
     RequestError,
     Response,
@@ -36,9 +34,7 @@ from captoken.adapters._http.exchange import (
 from captoken.adapters._http.origins import origin_of
 from captoken.adapters._http.refusals import METADATA_PATH, Refusals, metadata_of
 from captoken.adapters._mcp.messages import check_crowded, has_token
-
-# Of headers and a message: the denial of what a person could allow, and what to ask her for.
-Lifted: TypeAlias = Callable[[Iterable[Header], Any], Awaitable[tuple[Denied, str] | None]]
+from captoken.adapters._mcp.screening import Screening
 
 
 class Challenging:
@@ -47,26 +43,15 @@ class Challenging:
     def __init__(
         self,
         app: ASGIApp,
+        screening: Screening,
         *,
-        needs_token: Callable[[str], bool],
-        refused: Callable[[], Awaitable[object]],
-        spurned: Callable[[Iterable[Header]], Awaitable[Denied | None]],
         resource: str,
         resource_metadata: str | Mapping[str, Any],
         max_body: int,
-        lifted: Lifted | None = None,
     ) -> None:
-        """`needs_token`: whether a method does. `refused`: is awaited with each challenge.
-
-        `spurned`: the denial of a token in headers that is no good, once it is on record.
-        `lifted`: the denial of a message that a person could allow, and what to ask her for.
-
-        Raises ValueError for a `resource` that is neither https nor on this machine.
-        """
+        """Raises ValueError for a `resource` that is neither https nor on this machine."""
         self._app = app
-        self._needs_token = needs_token
-        self._refused = refused
-        self._spurned = spurned
+        self._screening = screening
         self._max_body = read_bytes(max_body, "max_body")
 
         # RFC 9728, 3.1: the path of the resource stands behind the well-known one.
@@ -76,7 +61,6 @@ class Challenging:
         if isinstance(resource_metadata, Mapping):
             self._metadata = metadata_of(resource, resource_metadata)
             resource_metadata = origin + self._metadata_path
-        self._lifted = lifted
         self._refusals = Refusals(origin, resource_metadata)
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -102,14 +86,11 @@ class Challenging:
         said = _decoded(sent)
         if self._lacks_token(said):
             if not values_of(scope["headers"], b"authorization"):
-                await self._refused()
+                await self._screening.note_missing()
                 return await reply.answer(self._refusals.unauthenticated())
-            denied = await self._spurned(scope["headers"])
+            denied = await self._screening.denial_of(scope["headers"], said)
             if denied is not None:
-                return await reply.answer(self._refusals.denied(denied))
-            lifted = await self._lifted(scope["headers"], said) if self._lifted else None
-            if lifted is not None:
-                return await reply.answer(self._refusals.denied(*lifted))
+                return await reply.answer(self._refusals.denied(*denied))
         return await self._app(scope, body.receive, send)
 
     def _lacks_token(self, said: Any) -> bool:
@@ -126,7 +107,7 @@ class Challenging:
             return False  # an answer of the client's, or nothing of MCP's
         params = message.get("params")
         meta = params.get("_meta") if isinstance(params, dict) else None
-        return self._needs_token(message["method"]) and not has_token(meta)
+        return self._screening.needs_token(message["method"]) and not has_token(meta)
 
 
 def _decoded(sent: bytes) -> Any:

@@ -16,28 +16,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property, partial, wraps
+from functools import partial, wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypedDict, TypeVar
 
-from msgspec import structs
-
 from captoken import current
 from captoken._format.text import without_proof
-from captoken._language.access import Access
-from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded, too_large
+from captoken._language.bounds import BODY_BYTES, TOO_LARGE, too_large
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import AsyncGrant, Grant
 from captoken._verification.records import CODES
 from captoken._verification.telling import answering as logged_as
-from captoken._verification.verifier import AnyVerifier, Verifier
-from captoken._verification.wording import worded_as
+from captoken._verification.verifier import AnyVerifier
 from captoken._writing.token import Token
 from captoken.adapters._asking import served_by
-from captoken.adapters._http.credentials import text_in
-from captoken.adapters._http.exchange import Header, RequestError
 from captoken.adapters._mcp.calls import Stated, access_of, answer_of, denied_by, no_call
 from captoken.adapters._mcp.challenge import Challenging
+from captoken.adapters._mcp.denials import Denials
 from captoken.adapters._mcp.elicited import Consents, Page
 from captoken.adapters._mcp.messages import (
     CALL,
@@ -51,9 +46,10 @@ from captoken.adapters._mcp.messages import (
     hide_header,
     token_of,
 )
+from captoken.adapters._mcp.screening import Screening
 from captoken.adapters._mcp.sessions import Sessions
 from captoken.adapters._mcp.started_with import Default, StartedWith
-from captoken.adapters._step_up import StepUps, steps_of
+from captoken.adapters._step_up import steps_of
 from captoken.tools import Attributes, Cost, telling
 
 # Why the guard refuses by itself; for the trail, not for whoever asked.
@@ -167,7 +163,7 @@ class Gate:
         if consents is not None:
             self._consents = Consents(consents, wait=consent_wait)
         self._stated = Stated(cost, attributes)
-        self._tell_limits = tell_limits is True
+        self.denials = Denials(verifier, tell_limits is True)
         self._free = FREE | frozenset([free] if isinstance(free, str) else free)
         # A list that is open to everybody has an option of its own, and a call never is.
         if not self._free.isdisjoint({CALL, *LISTS}):
@@ -225,9 +221,8 @@ class Gate:
         """The grant of a token that came with a message, in its session. Raises NotLetIn."""
         method = message.method
         if token is None:
-            number = await self.record_unverified()
             text = f"No token came with the request: it goes into _meta, as {TOKEN}."
-            raise NotLetIn("invalid", text, decision=number)
+            raise await self.denials.unverified(NotLetIn("invalid", text))
         about = await self._proven(token, message)
         keeper = await self._keeper(token, about, message)
         if authenticates:  # rule 5
@@ -236,7 +231,7 @@ class Gate:
             grant = await self._permitted(token, about, message)
         # Two may have come first at once: the session is of one of them.
         if keeper is not None and not keeper():
-            raise self.refusal_of(await denied_by(grant, "caller", STRANGER), method)
+            raise self.denials.refusal_of(await denied_by(grant, "caller", STRANGER), method)
         return grant
 
     async def _keeper(
@@ -250,27 +245,33 @@ class Gate:
         if session is None or isinstance(token, Token):
             return None
         if session.keeper is None:
-            raise await self._denied(token, "store_unavailable", _NOT_KEPT, about, message.method)
+            raise await self.denials.by_guard(token, "store_unavailable", _NOT_KEPT, about, message)
         if session.keeper.is_strange(session.id, token):
-            raise await self._denied(token, "caller", STRANGER, about, message.method)
+            raise await self.denials.by_guard(token, "caller", STRANGER, about, message)
         return partial(session.keeper.claim, session.id, token)
 
     def token_in(self, message: Message) -> str | None:
         """The text that came with a message, or None. Raises NotLetIn; see `Guarding`."""
         return token_of(message, self._header)
 
+    async def sent(self, message: Message) -> str | None:
+        """The same, for a message that is to be answered: what is wrong with it is on record."""
+        try:
+            return self.token_in(message)
+        except NotLetIn as problem:
+            raise await self.denials.unverified(problem) from None
+
     async def shown(self, text: str | None, message: Message) -> None:
         """Verify a text that comes with what is no call, on record. Raises NotLetIn."""
         if text is None:
-            number = await self.record_unverified()
-            text = "No token came with it, and the session is a token's."
-            raise NotLetIn("invalid", text, decision=number)
+            why = "No token came with it, and the session is a token's."
+            raise await self.denials.unverified(NotLetIn("invalid", why))
         await self._authenticated(text, await self._proven(text, message), message.method)
 
     async def stranger(self, text: str, message: Message) -> NotLetIn:
         """What is said of a text of another tree, once it is on record."""
         about = await self._proven(text, message)
-        return await self._denied(text, "caller", STRANGER, about, message.method)
+        return await self.denials.by_guard(text, "caller", STRANGER, about, message)
 
     async def admitted_again(
         self,
@@ -288,12 +289,12 @@ class Gate:
             if found:
                 return grant
             denied = await answer_of(grant, lambda face: face.deny(found))
-            raise self.refusal_of(denied, method)
+            raise self.denials.refusal_of(denied, method)
 
         plain = access_of(method, params, self.prefix)
         if plain is None:
-            raise self.refusal_of(await denied_by(grant, *no_call(method, params)), method)
-        return self._granted(await self._stated.decided(grant, plain), method)
+            raise self.denials.refusal_of(await denied_by(grant, *no_call(method, params)), method)
+        return self.denials.granted(await self._stated.decided(grant, plain), method)
 
     def needs_token(self, method: str) -> bool:
         """Whether a message of this method is refused where no token came with it."""
@@ -318,85 +319,14 @@ class Gate:
                 "a challenge asks for a token in the Authorization header, but this guard reads "
                 "tokens from another header"
             )
+        screening = Screening(self._verifier, self.denials, self._stated, self.needs_token, steps)
         return Challenging(
             self.sessions.guarded(app, max_body),
-            needs_token=self.needs_token,
-            refused=self.record_unverified,
-            spurned=self.spurned,
+            screening,
             resource=resource,
             resource_metadata=resource_metadata,
             max_body=max_body,
-            lifted=None if steps is None else partial(self.lifted, steps),
         )
-
-    async def lifted(
-        self, steps: StepUps, headers: Iterable[Header], said: Any
-    ) -> tuple[Denied, str] | None:
-        """The denial of a message that a person could allow, on record, and what to ask her for.
-
-        None for any other message: the guard says what becomes of it. It is asked without effects.
-        """
-        text = _bearer(headers)
-        access = self._called(said)
-        if text is None or access is None:
-            return None
-        try:
-            grant = await answer_of(self._quiet, lambda face: face.authenticate(text))
-        except Denied:
-            return None
-        # What the server knows of a call is asked where it could matter, as in each decision.
-        found: Decision = await answer_of(grant, lambda face: face.recheck([access]))
-        if not found and self._stated.asks_server:
-            try:
-                access = self._stated.access(access)
-            except Exception:
-                return None
-            found = await answer_of(grant, lambda face: face.recheck([access]))
-        scope = None if found else steps.scope_for(found)
-        if scope is None:
-            return None
-        denied: Decision = await answer_of(
-            self._verifier, lambda face: face.check(text, access)
-        )
-        return None if denied else (Denied(denied), scope)
-
-    def _called(self, said: Any) -> Access | None:
-        """The access of a request that waits for an answer; None for any other message."""
-        if not isinstance(said, dict) or said.get("id") is None:
-            return None
-        method, params = said.get("method"), said.get("params", {})
-        if not isinstance(method, str) or not isinstance(params, dict) or method in LISTS:
-            return None
-        access = access_of(method, params, self.prefix)
-        return access if access is not None and is_bounded(access) else None
-
-    @cached_property
-    def _quiet(self) -> Verifier:
-        """The verifier, without a trail: to look at what the guard itself will put on record."""
-        parts = self._verifier.blocking.parts
-        quiet = structs.replace(parts, stores=structs.replace(parts.stores, trail=None))
-        return Verifier.of_parts(quiet)
-
-    async def spurned(self, headers: Iterable[Header]) -> Denied | None:
-        """The denial of a token in headers that is no good, whatever is asked; None for any other.
-
-        It is looked at without a record, since the guard makes one of what it lets in. A text with
-        a proof is for the guard: here nobody knows what it has to be about.
-        """
-        text = _bearer(headers)
-        if text is None:
-            return None
-        try:
-            await answer_of(self._quiet, lambda face: face.authenticate(text))
-        except Denied as denied:
-            if denied.kind != "invalid":
-                return None
-        else:
-            return None
-        found: Decision = await answer_of(
-            self._verifier, lambda face: face.deny(text, "malformed", "it is no good now")
-        )
-        return Denied(found)
 
     def under(self, grant: Grant | None) -> AbstractContextManager[object]:
         """Around what answers a message, inside `answering`: under its grant, if it needed one.
@@ -418,28 +348,13 @@ class Gate:
 
     async def _token(self, message: Message) -> str | Token | None:
         """What came with a message, or what the process was started with. Raises NotLetIn."""
+        text = await self.sent(message)
+        if text is not None or self._default is None:
+            return text
         try:
-            token = token_of(message, self._header)
-            if token is None and self._default is not None:
-                return self._default.token_for(message, self._verifier)
-        except NotLetIn as refused:
-            problem = refused
-        else:
-            return token
-        problem.decision = await self.record_unverified()
-        raise problem from None
-
-    async def record_unverified(self) -> str:
-        """Put on record that a request came without a token that could be looked at; the id of it.
-
-        The empty text is no token: the verifier denies it as that, and its trail has it like any
-        other denial.
-        """
-        why = "no token that could be looked at"
-        denied: Decision = await answer_of(
-            self._verifier, lambda face: face.deny("", "malformed", why)
-        )
-        return denied.id
+            return self._default.token_for(message, self._verifier)
+        except NotLetIn as problem:
+            raise await self.denials.unverified(problem) from None
 
     async def _proven(self, token: str | Token, message: Message) -> bytes | None:
         """What a proof at the end of the token has to be about (rule 3), or None without a proof.
@@ -454,50 +369,26 @@ class Gate:
         asked = None if message.beside else facts(message.method, message.params)
         if too_large(message.params if asked is None else asked[1]):
             # Nobody has proven anything: it is told as it would be told to a stranger over HTTP.
-            await self._denied(token, *TOO_LARGE, None, message.method)
+            await self.denials.by_guard(token, *TOO_LARGE, None, message)
             told = CODES[TOO_LARGE[0]].public
             raise NotLetIn("insufficient", told, tool=message.method == CALL)
         try:
             return digest_of(message)
         except ValueError:
             pass
-        raise await self._denied(token, "bad_proof", _NO_PROOF, None, message.method)
+        raise await self.denials.by_guard(token, "bad_proof", _NO_PROOF, None, message)
 
-    async def _denied(
-        self,
-        token: str | Token,
-        code: str,
-        why: str,
-        about: bytes | None,
-        method: str,
-    ) -> NotLetIn:
-        """What goes out of a denial of the guard's own, once it is on record.
+    async def _authenticated(self, token: str | Token, about: bytes | None, method: str) -> Grant:
+        """The plain grant of a genuine token, whatever it permits. Raises NotLetIn.
 
-        A token that is not good is told so, and on record as that: it comes before what was asked
-        with it.
-        """
-        denied = await answer_of(
-            self._verifier, lambda face: face.deny(token, code, why, request=about)
-        )
-        return self.refusal_of(denied, method)
-
-    async def _authenticated(
-        self,
-        token: str | Token,
-        about: bytes | None,
-        method: str,
-    ) -> Grant:
-        """The grant of a genuine token, whatever it permits. Raises NotLetIn.
-
-        It is on record, and its proof is used. It is the plain grant: `_answer_of` and `under` say
-        where another face of it is asked.
+        It is on record, and its proof is used.
         """
         try:
             grant = await answer_of(
                 self._verifier, lambda face: face.authenticate(token, request=about)
             )
         except Denied as denied:
-            raise self.refusal_of(denied.decision, method) from None
+            raise self.denials.refusal_of(denied.decision, method) from None
         plain: Grant = grant.blocking if isinstance(grant, AsyncGrant) else grant
         return plain
 
@@ -515,7 +406,8 @@ class Gate:
         method = message.method
         plain = access_of(method, message.params, self.prefix)
         if plain is None:
-            raise await self._denied(token, *no_call(method, message.params), about, method)
+            code, why = no_call(method, message.params)
+            raise await self.denials.by_guard(token, code, why, about, message)
         state = None if self._consents is None else self._consents.state_in(message)
         if not self._stated.asks_server and state is None:
             asked = self._stated.access(plain)
@@ -534,43 +426,12 @@ class Gate:
     async def _granted_or_offered(self, decision: Decision, message: Message) -> Grant:
         """The same for a message whose client may be able to ask a person. Raises NotLetIn."""
         try:
-            return self._granted(decision, message.method)
+            return self.denials.granted(decision, message.method)
         except NotLetIn as refused:
             if self._consents is None:
                 raise
             found = await self._consents.offered(refused, message)
         raise found
-
-    def _granted(self, decision: Decision, method: str) -> Grant:
-        """The grant of what was allowed. Raises NotLetIn."""
-        if decision.grant is None:
-            raise self.refusal_of(decision, method)
-        return decision.grant
-
-    def refusal_of(self, decision: Decision, method: str) -> NotLetIn:
-        """Return the answer to a denial: text for the model, or a status for a client.
-
-        `for_model` echoes only what was asked. The public sentence is the same for whatever a
-        stranger could cause. Only a call of a tool is answered to the model: whoever reads a
-        resource is a client's code, and is told by an error (spec 40.8).
-        """
-        denied = Denied(decision)
-        # A consent is a matter of the model's, too: it has to be asked for anew.
-        is_of_consent = worded_as(denied.code, decision.refusals) == "bad_consent"
-        if denied.kind == "insufficient" or is_of_consent:
-            told = decision.for_model(tell_limits=self._tell_limits)
-            asked = decision.request()
-            return NotLetIn(denied.kind, told, method == CALL, decision.id, asked)
-        return NotLetIn(denied.kind, denied.public, decision=decision.id)
-
-
-def _bearer(headers: Iterable[Header]) -> str | None:
-    """The text in headers, if it is one without a proof."""
-    try:
-        text = text_in(headers)
-    except RequestError:
-        return None
-    return text if text is not None and text == without_proof(text) else None
 
 
 class Challenges:

@@ -102,8 +102,8 @@ class Guarding(Protocol):
         """The text that came with a message, or None. Raises NotLetIn."""
         ...
 
-    async def record_unverified(self) -> str:
-        """Put on record that none came that could be looked at; the id of it."""
+    async def sent(self, message: Message) -> str | None:
+        """The same, for a message that is to be answered: what is wrong with it is on record."""
         ...
 
     async def shown(self, text: str | None, message: Message) -> None:
@@ -226,11 +226,7 @@ class Sessions:
 
     async def _text(self, named: str, message: Message) -> str | None:
         """The text that came with a message in a session. Raises NotLetIn for another tree's."""
-        try:
-            text = self._guard.token_in(message)
-        except NotLetIn as problem:
-            problem.decision = await self._guard.record_unverified()
-            raise
+        text = await self._guard.sent(message)
         if text is not None and self.is_strange(named, text):
             raise await self._guard.stranger(text, message)
         return text
