@@ -23,7 +23,7 @@ from captoken._writing.keywords import _KEYWORDS, _READINGS
 from captoken.adapters import asgi, discharge_service, grpc, mcp
 from captoken.adapters import postgres as postgres_guard
 from captoken.adapters import sqlite as sqlite_guard
-from captoken.adapters._issuance import logins, offers, sessions
+from captoken.adapters._issuance import allowances, logins, offers, sessions
 from captoken.adapters._mcp import sessions as mcp_sessions
 from captoken.adapters._mcp.gate import Challenges
 from captoken.adapters._postgres import reader, walk
@@ -245,7 +245,7 @@ NUMBERS: dict[str, list[int]] = {
     "answer of a SAML provider": [bounds.RESPONSE_CHARS],
     "time to log in": [sessions.ATTEMPT_LIFE],
     "time to answer the page": [logins.PAGE_LIFE],
-    "life of a code": [logins.CODE_LIFE],
+    "life of a code": [allowances.CODE_LIFE],
     "a refresh token that was used": [registry.GRACE],
     "logins of one subject": [_logins.MOST, _logins.MOST],
     "keys of a provider": [int(keys.GOOD)],

@@ -37,8 +37,6 @@ from captoken._format import primitives
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import IssuanceError, StoreError
 from captoken._format.spelling import escape
-from captoken._writing.token import Token
-from captoken._writing.token_set import TokenSet
 from captoken.adapters._http.credentials import check_head
 from captoken.adapters._http.exchange import (
     Receive,
@@ -54,7 +52,6 @@ from captoken.adapters._issuance.certificates import by_certificate
 from captoken.adapters._issuance.codes import Codes
 from captoken.adapters._issuance.ends import Ends, Leases
 from captoken.adapters._issuance.form import (
-    ACCESS_TOKEN,
     CLIENT_CREDENTIALS,
     EXCHANGE,
     JWT_BEARER,
@@ -70,29 +67,25 @@ from captoken.adapters._issuance.rates import Rates, seconds_for
 from captoken.adapters._issuance.records import Asking, Records
 from captoken.adapters._issuance.reviews import Review, Reviews
 from captoken.adapters._issuance.standing import Setup, Standing, checked
+from captoken.adapters._issuance.starts import Starts
 from captoken.adapters.discharge_service import PATH as LEASES
 from captoken.audit._kept import TrailKept
 from captoken.audit.trail import AuditTrail
 from captoken.control import Operator
-from captoken.discharge import Allow
 from captoken.issuance.certificates import SCHEME
-from captoken.issuance.desk import UNWANTED, Plan
+from captoken.issuance.desk import UNWANTED
 from captoken.issuance.documents import Documents
 from captoken.issuance.dpop import Proven, proven_key
 from captoken.issuance.identity import Identity, identify, open_assertion
 from captoken.issuance.keys import ProviderKeys
-from captoken.issuance.minting import ROOT, TOKEN_SET, Ask, granted_keywords, tokens_of
 from captoken.issuance.policy import Policy
-from captoken.issuance.registry import LoginRegistry, Registry, Seen, StartedTask
+from captoken.issuance.registry import LoginRegistry, Registry, Seen
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import DischargerKey
 
 __all__ = ["IssuanceService", "Setup"]
 
 _log = logging.getLogger("captoken.issuance")
-
-# The longest life of a text for an OAuth client, in seconds. Such a client sends it many times.
-MOST_PRESENTED = 300
 
 # The answer to an unsuitable caller, by the kind of its request.
 _UNWANTED = {
@@ -159,7 +152,8 @@ class IssuanceService:
         self._ends = Ends(self._stands, registry, operator, clock)
         self._rates = Rates()
         self._reviews = Reviews(reviews, policy.providers)
-        self._records = None if trail is None else Records(trail)
+        records = None if trail is None else Records(trail)
+        self._starts = Starts(registry, records, self._leases)
         self._routes: dict[tuple[str, str], _Handler] = {
             ("POST", "/token"): self._token,
             ("POST", "/logout/backchannel"): self._ends.logout,
@@ -176,9 +170,7 @@ class IssuanceService:
             kept: LoginRegistry = registry  # type: ignore[assignment]
             found = Documents() if documents is None else documents
             self._logins = Logins(self._stands, kept, self._ends, clock, found, is_trial)
-            self._codes = Codes(
-                kept, self._ends, self._rates, self._records, clock, self._entered
-            )
+            self._codes = Codes(kept, self._ends, self._rates, self._starts, clock)
         self._check_login(policy)
 
     def _check_login(self, policy: Policy) -> None:
@@ -279,10 +271,7 @@ class IssuanceService:
             )
             return await self._started(standing, asking, proven)
         except (IssuanceError, StoreError) as error:
-            # Of requests too many in a row, the first: or else they would fill the trail.
-            if self._records is not None and over <= 1:
-                told = unavailable(error) if isinstance(error, StoreError) else error
-                await asyncio.to_thread(self._records.refused, asking, told)
+            await self._starts.refused(asking, error, over)
             raise
 
     async def _review(self, *those: tuple[Identity | None, Shown | None]) -> None:
@@ -306,63 +295,7 @@ class IssuanceService:
             used = Seen(proven.digest, None, proven.until, proven.issued_at)
             entry = structs.replace(plan.entry, seen=(*plan.entry.seen, used))
             plan = structs.replace(plan, entry=entry)
-        return await self._entered(standing, asking, plan)
-
-    async def _entered(self, standing: Standing, asking: Asking, plan: Plan) -> dict[str, Any]:
-        """What the answer says, once the entry is written. Raises IssuanceError, StoreError."""
-        task = await asyncio.to_thread(self._registry.enter, plan.entry)
-        root = standing.desk.mint(plan, task)
-        answer = self._answer(asking.ask, plan, task, root, asking.at)
-        if self._records is not None:
-            keyring = standing.desk.minter.keyring()
-            name = plan.grant.name
-            for token in tokens_of(root):
-                await asyncio.to_thread(self._records.granted, asking, name, token, keyring)
-        return answer
-
-    def _answer(
-        self,
-        ask: Ask,
-        plan: Plan,
-        task: StartedTask,
-        root: Token | TokenSet,
-        now: int,
-    ) -> dict[str, Any]:
-        """What a client gets: the held token, or the set of them, or a text for one server."""
-        kind = ROOT
-        if isinstance(root, TokenSet):
-            text, ends, kind = root.serialize(), root.expires_at, TOKEN_SET
-        elif ask.held:
-            text, ends = root.serialize(), root.unverified.expires_at
-        else:
-            text, ends = self._presented(root, plan)
-            kind = ACCESS_TOKEN
-        return {
-            "access_token": text,
-            "issued_token_type": kind,
-            "token_type": "N_A" if ask.held else "Bearer",
-            "expires_in": None if ends is None else ends - now,
-            "scope": plan.grant.name,
-            "task": task.id,
-            "authorization_details": [_detail(token) for token in tokens_of(root)],
-        }
-
-    def _presented(self, root: Token, plan: Plan) -> tuple[str, int | None]:
-        """The text that an OAuth client sends as it is, and when it ends.
-
-        A leased root comes with its first discharge, and lives as long as that.
-        """
-        # What is counted comes once, and so for as long as the policy gives it.
-        is_once = plan.ask.by_login and plan.grant.counts
-        life = plan.grant.expires_in if is_once else MOST_PRESENTED
-        if plan.grant.lease and self._leases is not None:
-            life = min(life, plan.grant.lease)
-            for ticket in root.needs:
-                alive = self._leases.discharger.approve(ticket, Allow(expires_in=life))
-                root = root.with_discharge(alive)
-        (audience,) = plan.audiences
-        shown = root.presentation(audience=audience, expires_in=life)
-        return shown.text(), shown.ends
+        return await self._starts.started(standing, asking, plan)
 
     # --- the rest ---------------------------------------------------------------------------------
 
@@ -442,13 +375,6 @@ class IssuanceService:
             await self._logins.close()
         await self._standing.keys.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _detail(token: Token) -> dict[str, Any]:
-    """What a token is good for, and where: a token of a set says that in its root record alone."""
-    server = token.unverified.root.audience
-    at = {} if server is None else {"audience": [server]}
-    return {"type": "captoken", **at, **granted_keywords(token)}
 
 
 def _caller(*who: Identity | None) -> tuple[str, ...]:

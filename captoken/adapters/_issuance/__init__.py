@@ -7,6 +7,7 @@
 - `metadata`: what the service says of itself (RFC 8414);
 - `answers`: bodies and answers, in JSON;
 - `ends`: what providers tell of logins that end, what the overlay says of it, and leases;
+- `starts`: a task that was planned: its row, its token, its record and the answer, in that order;
 - `records`: what the audit trail says of exchanges;
 - `rates`: how often one identity may ask.
 """

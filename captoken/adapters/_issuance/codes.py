@@ -14,9 +14,8 @@ grant is no more, gets nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import structs
@@ -25,22 +24,20 @@ from captoken._format import primitives
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import b64encode
 from captoken._format.errors import IssuanceError, StoreError
-from captoken.adapters._issuance.answers import SLOW_DOWN, unavailable
+from captoken.adapters._issuance.allowances import Allowed
+from captoken.adapters._issuance.answers import SLOW_DOWN
 from captoken.adapters._issuance.ends import Ends
 from captoken.adapters._issuance.form import CODE, CodeRequest
-from captoken.adapters._issuance.logins import Allowed
 from captoken.adapters._issuance.offers import read_scope
 from captoken.adapters._issuance.rates import Rates
-from captoken.adapters._issuance.records import Asking, Records
+from captoken.adapters._issuance.records import Asking
 from captoken.adapters._issuance.sessions import Text
 from captoken.adapters._issuance.standing import Standing
+from captoken.adapters._issuance.starts import Starts
 from captoken.adapters._issuance.visits import login_ends
 from captoken.issuance.desk import Plan
 from captoken.issuance.minting import Ask
 from captoken.issuance.registry import KeptLogin, LoginRegistry
-
-# Enters a plan in the registry, mints and records: what the answer says.
-Enter: TypeAlias = Callable[[Standing, Asking, Plan], Awaitable[dict[str, Any]]]
 
 _SPENT = "this code or refresh token is not good: ask the person again"
 
@@ -61,16 +58,14 @@ class Codes:
         registry: LoginRegistry,
         ends: Ends,
         rates: Rates,
-        records: Records | None,
+        starts: Starts,
         clock: Clock,
-        enter: Enter,
     ) -> None:
         self._registry = registry
         self._ends = ends
         self._rates = rates
-        self._records = records
+        self._starts = starts
         self._clock = clock
-        self._enter = enter
 
     async def exchanged(self, request: CodeRequest, standing: Standing) -> dict[str, Any]:
         """What the answer says. Raises IssuanceError, StoreError."""
@@ -93,10 +88,7 @@ class Codes:
                 raise IssuanceError("you have sent too many requests: wait", SLOW_DOWN)
             return await self._turned(request, standing, held, asking)
         except (IssuanceError, StoreError) as error:
-            # Of requests too many in a row, the first: or else they would fill the trail.
-            if self._records is not None and over <= 1:
-                told = unavailable(error) if isinstance(error, StoreError) else error
-                await asyncio.to_thread(self._records.refused, asking, told)
+            await self._starts.refused(asking, error, over)
             raise
 
     async def _held(self, request: CodeRequest, now: int) -> _Held:
@@ -145,7 +137,7 @@ class Codes:
             plan = self._planned(request, standing, asking)
 
         await self._ends.check_heard(standing, allowed.identity)
-        answer = await self._enter(standing, asking, plan)
+        answer = await self._starts.started(standing, asking, plan)
         answer["scope"] = " ".join((plan.grant.name, *allowed.scope))
         # What is counted is taken once in a task.
         if not plan.grant.counts:

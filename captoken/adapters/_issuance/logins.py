@@ -21,8 +21,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
-import msgspec
-
 from captoken._format import primitives
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import b64decode, b64encode
@@ -32,11 +30,11 @@ from captoken._format.spelling import escape
 from captoken.adapters._http.escapes import fields
 from captoken.adapters._http.exchange import Receive, Response, Scope, values_of
 from captoken.adapters._issuance import login_pages as pages
+from captoken.adapters._issuance.allowances import Allowances
 from captoken.adapters._issuance.answers import form
 from captoken.adapters._issuance.ends import Ends
 from captoken.adapters._issuance.offers import (
     Asked,
-    GoesOn,
     Offer,
     offer_of,
     read_asked,
@@ -55,38 +53,23 @@ from captoken.adapters._issuance.visits import (
 )
 from captoken.issuance.applications import Application, address_of
 from captoken.issuance.documents import Documents
-from captoken.issuance.identity import Identity
 from captoken.issuance.policy import Policy
-from captoken.issuance.registry import Ending, KeptLogin, LoginRegistry
+from captoken.issuance.registry import LoginRegistry
 
 _log = logging.getLogger("captoken.issuance")
 
-CODE_LIFE = 60  # seconds for the application to use a code
 PAGE_LIFE = 900  # seconds for the person to answer
 _FIELDS = 512  # of a form: a box for each right
+
+_ANSWERED = (
+    "You have answered this already. Go back to the application, and start again there."
+)
 
 # The forms, by which no form is taken for another.
 _CONSENT = "consent"
 _END = "end"
 
 _Handler: TypeAlias = Callable[[Scope, Receive], Awaitable[Response]]
-
-
-class Allowed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person let an application do, as the registry keeps it."""
-
-    identity: Identity
-    name: str
-    grant: str
-    audience: str
-    redirect: str
-    challenge: str
-    keywords: dict[str, Any]
-
-    # The rights that were asked for by name, and are there; and the end of the task that this is
-    # added to, if it is.
-    scope: tuple[str, ...] = ()
-    until: int | None = None
 
 
 class Logins:
@@ -108,6 +91,7 @@ class Logins:
         self._clock = clock
         self._documents = documents
         self._is_trial = is_trial
+        self._allowances = Allowances(registry, clock)
         self._visits = Visits(standing, registry, ends, clock)
         self.routes: dict[tuple[str, str], _Handler] = {
             ("GET", "/authorize"): self._guarded(self._authorize),
@@ -156,15 +140,19 @@ class Logins:
         asked = read_asked(query)
         visit = await self._visits.visit(scope, standing)
         if visit is None:
-            if is_back:
-                text = "Your browser keeps no cookies of this service, so it cannot log you in."
-                return pages.message(self._look, 400, "No cookies", text)
-            return await self._visits.to_provider(standing, b"/authorize?" + query)
+            return await self._unknown(standing, b"/authorize?" + query, is_back)
         try:
             offer = await self._offer(asked, visit, standing)
         except _ReturnedError as error:
             return self._returned(error)
         return self._asking(offer, visit, query)
+
+    async def _unknown(self, standing: Standing, asked: bytes, is_back: bool) -> Response:
+        """The way to the provider, and back to what was asked for; once, where cookies are lost."""
+        if is_back:
+            text = "Your browser keeps no cookies of this service, so it cannot log you in."
+            return pages.message(self._look, 400, "No cookies", text)
+        return await self._visits.to_provider(standing, asked)
 
     def _asking(self, offer: Offer, visit: Visit, query: bytes, notice: str = "") -> Response:
         """The page with a form for this session alone."""
@@ -183,35 +171,11 @@ class Logins:
             raise IssuanceError(
                 "the redirect_uri is not one of the application's", "invalid_request"
             )
-        running = await self._running(application, visit) if asked.rights else []
+        running = await self._allowances.running(application, visit) if asked.rights else []
         try:
             return offer_of(asked, application, visit.identity, standing.desk, running)
         except IssuanceError as error:
             raise _ReturnedError(error, asked) from None
-
-    async def _running(
-        self, application: Application, visit: Visit
-    ) -> list[tuple[str, str, GoesOn]]:
-        """What an application does for her now: grant, server and the rest, the newest first."""
-        found: list[tuple[str, str, GoesOn]] = []
-        for one, allowed in await self._live(visit):
-            if one.client == application.id:
-                rest = GoesOn(task=one.task, until=one.until, keywords=allowed.keywords)
-                found.append((allowed.grant, allowed.audience, rest))
-        return found
-
-    async def _live(self, visit: Visit) -> list[tuple[KeptLogin, Allowed]]:
-        """What she has allowed, and still lasts: of each task the newest."""
-        now = read_clock(self._clock)
-        found: dict[str, KeptLogin] = {}
-        for one in await asyncio.to_thread(self._registry.logins_of, visit.login.subject, now):
-            newest = found.get(one.task, one)
-            found[one.task] = msgspec.structs.replace(newest, begun=min(newest.begun, one.begun))
-        return [
-            (one, msgspec.json.decode(one.content, type=Allowed))
-            for one in found.values()
-            if await asyncio.to_thread(self._registry.is_live, one.task, now)
-        ]
 
     async def _application(self, id: str, policy: Policy) -> Application:
         """The application with this id. Raises IssuanceError for one that no grant is for."""
@@ -257,69 +221,11 @@ class Logins:
             keywords = offer.keywords(given.get("right", []))
         except IssuanceError as error:
             return self._asking(offer, visit, query, _sentence(error))
-        return await self._allow(offer, visit, keywords, said, policy)
-
-    async def _allow(
-        self,
-        offer: Offer,
-        visit: Visit,
-        keywords: dict[str, Any],
-        said: Mapping[str, Any],
-        policy: Policy,
-    ) -> Response:
-        """Write what she allowed, and send the browser on with a code."""
-        now = read_clock(self._clock)
-        asked, goes_on = offer.asked, offer.goes_on
-        allowed = Allowed(
-            identity=visit.identity,
-            name=offer.application.name,
-            grant=offer.grant.name,
-            audience=offer.audience,
-            redirect=asked.redirect,
-            challenge=asked.challenge,
-            keywords=keywords,
-            scope=offer.scope(keywords),
-            until=None if goes_on is None else goes_on.until,
-        )
-        content = msgspec.json.encode(allowed)
-        code = visit.session.code(said["once"], primitives.sha256(content))
-        login = KeptLogin(
-            id=code.id,
-            client=offer.application.id,
-            subject=offer.subject,
-            provider=visit.identity.provider,
-            session=visit.identity.session,
-            issued_at=visit.identity.issued_at,
-            content=content,
-            secret=code.digest,
-            salt=random_bytes(32),
-            task="" if goes_on is None else goes_on.task,
-            begun=now,
-            until=now + CODE_LIFE,
-        )
-        # The page's one answer: another one to the same page is another code, and too late.
-        answered = msgspec.structs.replace(
-            login, id=f"page {said['once']}", content=b"", salt=b"", until=said["until"]
-        )
-        is_first = await asyncio.to_thread(self._registry.keep_login, answered, now)
-        before = None
-        if not is_first:
-            before = await asyncio.to_thread(self._registry.login, answered.id, now)
-        if not is_first and (
-            before is None or not primitives.equal(before.secret, code.digest)
-        ):
-            return self._over()
-        if not await asyncio.to_thread(self._registry.keep_login, login, now):
-            # The button was pressed twice: the same answer, unless the application has it already.
-            known = await asyncio.to_thread(self._registry.login, code.id, now)
-            if known is None or known.turn:
-                return self._over()
-        given = {"code": code.text()}
-        return _sent_on(_with(asked.redirect, given, asked.state, policy.origin))
-
-    def _over(self) -> Response:
-        text = "You have answered this already. Go back to the application, and start again there."
-        return pages.message(self._look, 409, "Answered already", text)
+        code = await self._allowances.add(offer, visit, keywords, said)
+        if code is None:
+            return pages.message(self._look, 409, "Answered already", _ANSWERED)
+        told = {"code": code}
+        return _sent_on(_with(offer.asked.redirect, told, offer.asked.state, policy.origin))
 
     # --- what acts for her ------------------------------------------------------------------------
 
@@ -328,10 +234,8 @@ class Logins:
         standing = self._standing()
         visit = await self._visits.visit(scope, standing)
         if visit is None:
-            if scope.get("query_string", b"").endswith(BACK):
-                text = "Your browser keeps no cookies of this service, so it cannot log you in."
-                return pages.message(self._look, 400, "No cookies", text)
-            return await self._visits.to_provider(standing, b"/grants?")
+            is_back = scope.get("query_string", b"").endswith(BACK)
+            return await self._unknown(standing, b"/grants?", is_back)
         return await self._list(visit)
 
     async def _list(self, visit: Visit) -> Response:
@@ -345,7 +249,7 @@ class Logins:
                 begun=one.begun,
                 until=one.until,
             )
-            for one, allowed in await self._live(visit)
+            for one, allowed in await self._allowances.live(visit)
         ]
         log_out = visit.session.sealed(_END, {"id": None})
         return pages.grants(self._look, visit.login.subject, running, log_out)
@@ -354,19 +258,13 @@ class Logins:
         """End what an application does for her, or log out here."""
         standing = self._standing()
         visit, said, _ = await self._answered(scope, receive, standing, _END)
-        now = read_clock(self._clock)
         if said["id"] is None:
             await asyncio.to_thread(self._registry.drop_login, visit.login.id)
             text = "You are logged out here. Your provider may still know you."
             response = pages.message(self._look, 200, "Logged out", text)
             response.headers.append(cookies(standing.policy).forget())
             return response
-        found = await asyncio.to_thread(self._registry.login, said["id"], now)
-        # Nobody ends what is another's, whatever form they have.
-        if found is not None and found.subject == visit.login.subject:
-            ending = Ending(now=now, task=found.task)
-            await asyncio.to_thread(self._registry.end, ending)
-            await asyncio.to_thread(self._registry.drop_login, found.id)
+        if await self._allowances.end(said["id"], visit):
             self._ends.publisher.wake()
         return redirect(f"{standing.policy.origin}/grants")
 
