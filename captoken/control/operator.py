@@ -16,16 +16,15 @@ import msgspec
 
 from captoken._format import names
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, epoch_seconds, read_clock
-from captoken._format.encoding import b64encode, decode_json
 from captoken._format.entropy import random_bytes
 from captoken._format.public_keys import signing_key
 from captoken._format.spelling import escape, shown
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.entries import Entry, Select, Selector
 from captoken._language.overlay import LIFE, Overlay
-from captoken._writing.compose import Terms, WriterContext, compose_request, spell
 from captoken._writing.keywords import Strings
 from captoken.control._asked import Change, Recall, asked_for
+from captoken.control._entries import EntryWriter, selecting
 from captoken.control._history import SnapshotHistory
 from captoken.control._shelf import Shelf
 from captoken.keys.secret import OperatorKey
@@ -101,9 +100,8 @@ class Operator:
             takes_over=bool(others),
             clock=clock,
         )
-        self._vocabulary = vocabulary
+        self._writer = EntryWriter(self._by, vocabulary, clock, random)
         self._clock = clock
-        self._random = random
 
     @property
     def last(self) -> int:
@@ -169,17 +167,8 @@ class Operator:
         The entry restricts accesses only (spec 36.6). It cannot restrict lineage or keys, and
         cannot count uses. Raises what `revoke` raises, also for such a caveat.
         """
-        select = _selecting(given)
-        return self._add(select, self._link(given, keep), why, until)
-
-    def _link(self, caveats: Mapping[str, Any], keep: Strings) -> dict[str, Any]:
-        """What is left to the tokens, as a link says it. Raises TypeError or ValueError."""
-        context = WriterContext(self._vocabulary, self._clock)
-        of_the_chain = "it belongs to a link of the chain"
-        terms = Terms(caveats, keep)
-        stated = compose_request(terms, context, "an overlay", of_the_chain, may_mark=True)
-        link: dict[str, Any] = decode_json(spell(stated))
-        return link
+        select = selecting(given)
+        return self._add(select, self._writer.link(given, keep), why, until)
 
     def lift(self, entry_id: str, *, why: str = "") -> None:
         """Remove an entry, so that its tokens work again if no other entry stops them.
@@ -227,13 +216,13 @@ class Operator:
         its id for a day after it ended or was lifted. The other arguments are those of `narrow`, or
         if they only select, of `revoke`. Raises what these raise.
         """
-        select = _selecting(given)
-        link = self._link(given, keep) if given else None
+        select = selecting(given)
+        link = self._writer.link(given, keep) if given else None
         if not by.startswith(REACTION):
             raise ValueError(f"by must be {REACTION} and the name of a rule")
         ends = None if until is None else epoch_seconds(until, "until")
         entry = msgspec.structs.replace(
-            self._made(Selector(**select), link, names.exact_str(why, "why"), ends),
+            self._writer.entry(Selector(**select), None, names.exact_str(why, "why"), ends, link),
             by=names.name(by, "by"),
             id=entry_id,
         )
@@ -275,20 +264,12 @@ class Operator:
         answer: Entry | None = None
         stood = False
 
-        def make(
-            select: Selector,
-            asked: tuple[str, ...],
-            why: str,
-            until: int | None,
-        ) -> Entry:
-            return self._made(select, None, why, until, asked)
-
         def with_it(newest: Overlay | None) -> Change | None:
             nonlocal answer, stood
             answer, change = asked_for(
                 recall,
                 () if newest is None else newest.entries,
-                make=make,
+                make=self._writer.entry,
                 most=most,
                 now=now,
                 size=0 if newest is None else newest.asked_bytes,
@@ -326,7 +307,7 @@ class Operator:
 
         # Made before the first try, so that each try publishes the same entry, with the same id.
         ends = None if until is None else epoch_seconds(until, "until")
-        entry = self._made(Selector(**select), link, why, ends)
+        entry = self._writer.entry(Selector(**select), None, why, ends, link)
         if not entry.stands(entry.at):
             raise ValueError("until is in the past: pass a later time, in seconds since the epoch")
 
@@ -339,26 +320,6 @@ class Operator:
         self._log_made(entry)
         return entry
 
-    def _made(
-        self,
-        select: Selector,
-        link: dict[str, Any] | None,
-        why: str,
-        until: int | None,
-        asked: tuple[str, ...] | None = None,
-    ) -> Entry:
-        """A new entry with the current time and a random id."""
-        return Entry(
-            asked=asked,
-            at=read_clock(self._clock),
-            by=self._by,
-            id=b64encode(self._random(8)),
-            link=link,
-            select=select,
-            until=until,
-            why=why,
-        )
-
     def _log_made(self, entry: Entry) -> None:
         """Log an entry after it was published, with escaped texts.
 
@@ -369,8 +330,3 @@ class Operator:
 
     def __repr__(self) -> str:
         return f"<Operator {self._by}>"
-
-
-def _selecting(given: dict[str, Any]) -> dict[str, Any]:
-    """The keywords that select, taken out. The rest are caveats."""
-    return {key: given.pop(key) for key in Selector.__struct_fields__ if key in given}
