@@ -5,9 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from time import time
-from types import TracebackType
 from typing import Any, Self, Unpack
 
 from captoken._format.clocks import Clock, Moment
@@ -108,11 +107,11 @@ class Office:
         and AuditError for a file that was changed by somebody else.
         """
         path = os.path.abspath(os.fspath(folder))
-        with told_by_folder(path), ExitStack() as closing:
-            closing.enter_context(reserved(path, by, clock))
-            office = cls(path, closing)
+        with told_by_folder(path), ExitStack() as stack:
+            stack.enter_context(reserved(path, by, clock))
+            office = cls(path, stack)
             office._take(audience, servers, by, values, vocabulary, clock)
-            office._closing = closing.pop_all()
+            office._closing = stack.pop_all()
         # Many programs never close it. Note the last record of the trail at their exit too.
         atexit.register(office._close_at_exit, os.getpid())
         return office
@@ -141,16 +140,13 @@ class Office:
         self.issuer = Issuer(self.keyring, vocabulary=vocabulary, clock=clock)
 
         # Only one process has the stores, so no other process counts the same uses.
-        self.ledger = SQLiteLedger(stores, shared=True)
-        self._closing.callback(self.ledger.close)
-        self.replays = SQLiteReplayStore(stores)
-        self._closing.callback(self.replays.close)
-        snapshots = SQLiteSnapshots(self._file(OVERLAY))
-        self._closing.callback(snapshots.close)
+        opened = self._closing.enter_context
+        self.ledger = opened(closing(SQLiteLedger(stores, shared=True)))
+        self.replays = opened(closing(SQLiteReplayStore(stores)))
+        snapshots = opened(closing(SQLiteSnapshots(self._file(OVERLAY))))
 
         self.audit_key = AuditKey.load(self._file(AUDIT))
-        file = TrailFile(self._file(TRAIL))
-        self._closing.callback(file.close)
+        file = opened(closing(TrailFile(self._file(TRAIL))))
         self._kept = KeptTrail(self.folder, file, self.audit_key, values=values, clock=clock)
         self._closing.callback(self._kept.keep_head)
         self.trail = self._kept.trail
@@ -331,12 +327,7 @@ class Office:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
