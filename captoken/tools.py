@@ -229,7 +229,16 @@ class _Lent(Held, frozen=True, eq=False, kw_only=True):
     @classmethod
     def of(cls, mine: Held, run: object) -> _Lent:
         """The same, for one run. What its holder has read and presented goes with it."""
-        return cls(**{**structs.asdict(mine), "run": run})
+        return cls(
+            mine.token,
+            mine.signer,
+            mine.consents,
+            run=run,
+            _shown=mine._shown,
+            _holder=mine._holder,
+            _text=mine._text,
+            _at=mine._at,
+        )
 
 
 def calling(

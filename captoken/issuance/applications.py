@@ -63,7 +63,7 @@ def address_of(text: str) -> Address | None:
     """The parts of an https address, or of an http address of this machine; None for any other.
 
     None also for what has more than one reading: user information, upper case in the host, a
-    fragment, escapes that hide a slash.
+    fragment, escapes that hide a slash, a query right behind the host.
     """
     scheme, slashes, after = text.partition("://")
     if not slashes or scheme not in ("https", "http") or len(text) > _MOST_CHARS:
@@ -79,6 +79,9 @@ def address_of(text: str) -> Address | None:
     if not _is_host(host):
         return None
     if scheme == "http" and host not in _LOCAL:
+        return None
+    # In `https://app.example?@evil.example` some look for the host behind the `@`.
+    if rest and not rest.startswith("/"):
         return None
     if _REST(rest) is None or any(one in rest for one in _HIDDEN) or _has_dots(rest):
         return None

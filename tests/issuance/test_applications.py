@@ -38,7 +38,7 @@ def test_an_address_is_taken_apart_as_it_is_written(text: str, host: str, port: 
         "https://app.example/%2e%2e/", "https://app.example/%2F", "https://app.example/%2f", "https://app.example/%5C", "https://app.example/../x",
         "https://app.example/./x", "https://app.example/x%", "https://app.example/%zz", "https://app.example/\n", "https://bücher.example/", "https://1.2.3/",
         "https://127.1/", "https://0x7f.0.0.1/", "https://2130706433/", "https://010.0.0.1/", "https://[::1]/#", "https://[::2]/", "https://[::1%25lo]/",
-        "https://[::ffff:127.0.0.1]/", "https://a.0x1/", f"https://app.example/{'x' * 1024}", f"https://{'a.' * 127}aa/",
+        "https://[::ffff:127.0.0.1]/", "https://app.example?@evil.example", "https://a.0x1/", f"https://app.example/{'x' * 1024}", f"https://{'a.' * 127}aa/",
     ],
 )  # fmt: skip
 def test_what_two_readers_could_read_otherwise_is_no_address(text: str) -> None:
