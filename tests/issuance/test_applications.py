@@ -20,7 +20,7 @@ APP = "https://app.example/client.json"
         ("https://app.example:8443/a?b=c%20d", "app.example", ":8443", "/a?b=c%20d", False), ("http://127.0.0.1/x", "127.0.0.1", "", "/x", True),
         ("http://[::1]:80/x", "[::1]", ":80", "/x", True), ("http://localhost:1/x", "localhost", ":1", "/x", True),
         ("https://a.localhost/", "a.localhost", "", "/", True), ("https://127.0.0.2/", "127.0.0.2", "", "/", True), ("https://8.8.8.8/", "8.8.8.8", "", "/", False),
-        ("https://xn--bcher-kva.example/", "xn--bcher-kva.example", "", "/", False), ("https://app.example?x", "app.example", "", "?x", False),
+        ("https://xn--bcher-kva.example/", "xn--bcher-kva.example", "", "/", False), ("https://app.example/?x", "app.example", "", "/?x", False),
     ],
 )  # fmt: skip
 def test_an_address_is_taken_apart_as_it_is_written(text: str, host: str, port: str, rest: str, is_local: bool) -> None:
