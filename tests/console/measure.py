@@ -229,7 +229,7 @@ def main(count: int) -> None:
             page.close()
         server.file.close()
     print(f"| a question, the longest of {len(QUESTIONS)} | {longest_answer:.2f} s |")
-    print(f"| from a record to the screen | {late[len(late) // 2]:.2f} s, at most {late[-1]:.2f} s of {len(late)} |")
+    print(f"| from a record to the screen, measured {len(late)} times | median {late[len(late) // 2]:.2f} s, longest {late[-1]:.2f} s |")
     by_clock = "at most 50 ms" if longest == 0 else f"{longest:.0f} ms"
     print(f"| the longest time without a reaction, while the page is scrolled | {by_clock}, {busy:.0f} ms of the processor |")
 
