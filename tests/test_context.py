@@ -281,6 +281,7 @@ def test_sqlalchemy_holds_it() -> None:
         level.level = "high"
         with pytest.raises(Denied, match="attribute"):
             connection.execute(text("select * from sales"))
+    engine.dispose()
 
 
 def test_postgresql_holds_it(place: Any) -> None:  # noqa: F811
