@@ -40,7 +40,8 @@ so that one entry alone can match, and the items of an array are judged together
 
 Each class answers the same questions: `read` and `json` for the wire, `accepts` for a decision,
 `meet` for what two links leave together, `words` for people. A new kind would be one class more and
-a name in `_KINDS`. Verifiers that do not know it find its link unreadable, and prohibit.
+a name in `_KINDS`, if no string satisfies both it and another kind: else `meet` must know the two.
+Verifiers that do not know it find its link unreadable, and prohibit.
 
 Python's own comparisons are not enough here: `True == 1 == 1.0` holds, and their hashes are equal.
 So every class looks at the exact type before it compares.
