@@ -319,7 +319,9 @@ class Gate:
                 "a challenge asks for a token in the Authorization header, but this guard reads "
                 "tokens from another header"
             )
-        screening = Screening(self._verifier, self.denials, self._stated, self.needs_token, steps)
+        screening = Screening(
+            self._verifier, self.denials, self._stated, self.needs_token, steps, self.prefix
+        )
         return Challenging(
             self.sessions.guarded(app, max_body),
             screening,

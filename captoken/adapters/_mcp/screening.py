@@ -30,7 +30,7 @@ class Screening:
 
     It looks without effects, and by a verifier without a trail: the guard makes a record of what it
     lets in. What is refused here is on record. `needs_token`: whether a method does. `steps`: None
-    where nobody is asked for more.
+    where nobody is asked for more. `prefix`: what stands before the tools in tokens.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Screening:
         stated: Stated,
         needs_token: Callable[[str], bool],
         steps: StepUps | None,
+        prefix: str,
     ) -> None:
         parts = verifier.blocking.parts
         quiet = structs.replace(parts, stores=structs.replace(parts.stores, trail=None))
@@ -49,6 +50,7 @@ class Screening:
         self._stated = stated
         self.needs_token = needs_token
         self._steps = steps
+        self._prefix = prefix
 
     async def note_missing(self) -> None:
         """Put on record that no token came with a request that needs one."""
@@ -105,7 +107,7 @@ class Screening:
         method, params = said.get("method"), said.get("params", {})
         if not isinstance(method, str) or not isinstance(params, dict) or method in LISTS:
             return None
-        access = access_of(method, params)
+        access = access_of(method, params, self._prefix)
         return access if access is not None and is_bounded(access) else None
 
 
