@@ -50,7 +50,15 @@ def sessions(source: str) -> list[str]:
 
 
 def _run(name: str, kept: dict[str, str]) -> Run:
+    if not kept:
+        return Run(name)
     return Run(name, date.fromisoformat(kept["day"]), kept["commit"].split("-")[0], kept["result"])
+
+
+def undeclared(name: str) -> bool:
+    """Whether it is the core on a Python that pyproject.toml does not name: where it is absent, nothing is said of it."""
+    python = name.removeprefix("core-")
+    return python != name and f'"Programming Language :: Python :: {python}"' not in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
 def since(commit: str) -> int | None:
@@ -62,6 +70,8 @@ def since(commit: str) -> int | None:
 
 def lacks(run: Run, today: date, after: Callable[[str], int | None] = since) -> str:
     """Why a release cannot rest on it, or ''."""
+    if run.result == "absent" and undeclared(run.name):
+        return ""
     if run.day is None:
         return "never run"
     if run.result not in ("passed", "measured"):

@@ -31,7 +31,8 @@ FRESH = Run("suite", TODAY, "abc", "passed")
         (FRESH, None, "of commit abc, which is not known here"),
         (Run("suite"), 0, "never run"),
         (Run("suite", TODAY, "abc", "FAILED"), 0, "FAILED"),
-        (Run("core-3.14", TODAY, "abc", "absent"), 0, "absent"),
+        (Run("core-3.13", TODAY, "abc", "absent"), 0, "absent"),
+        (Run("core-3.99", TODAY, "abc", "absent"), 0, ""),
         (Run("benchmarks: peers", TODAY, "abc", "measured"), 0, ""),
     ],
 )
