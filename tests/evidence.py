@@ -61,10 +61,10 @@ def undeclared(name: str) -> bool:
     return python != name and f'"Programming Language :: Python :: {python}"' not in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
-def since(commit: str) -> int | None:
+def since(commit: str, root: Path = ROOT) -> int | None:
     """How many commits there are after this one; None for one that is not known here."""
     command = ["git", "rev-list", "--count", f"{commit}..HEAD"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else None
 
 

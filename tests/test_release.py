@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,13 @@ def test_each_session_is_among_the_runs_and_the_page_has_them() -> None:
     assert evidence.page(text, found) == text, "python -m tests.evidence --page"
 
 
-def test_a_commit_is_so_many_commits_old() -> None:
-    assert evidence.since("HEAD") == 0 and evidence.since("0" * 40) is None
+def test_a_commit_is_so_many_commits_old(tmp_path: Path) -> None:
+    """In a repository of its own: the sources may be those of an archive, or belong to another user."""
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.com")
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    for number in range(3):
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", str(number)], check=True)
+    assert [evidence.since(commit, tmp_path) for commit in ("HEAD", "HEAD~2", "0" * 40)] == [0, 2, None]
 
 
 def test_a_release_is_refused_for_each_thing_that_it_lacks() -> None:
