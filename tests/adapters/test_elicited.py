@@ -19,6 +19,7 @@ from mcp.types import ElicitResult, PaginatedRequestParams
 from captoken import Token, current
 from captoken.adapters import fastmcp as of_fastmcp
 from captoken.adapters import mcp as of_mcp
+from captoken.adapters._mcp import elicited as pauses
 from captoken.adapters.consent_service import ConsentService
 from captoken.adapters.mcp_client import Presenting
 from captoken.discharge import Allow, Refuse
@@ -237,8 +238,7 @@ def test_a_state_is_over_after_some_minutes(desk: Desk, monkeypatch: pytest.Monk
     server = MCPServer("desk")
     server.tool()(desk.mail)
     guard.install(server)
-    assert guard._gate._consents is not None
-    guard._gate._consents._clock = desk.clock
+    monkeypatch.setattr(pauses, "time", desk.clock)
     raw = Raw(server)
 
     async def run() -> None:

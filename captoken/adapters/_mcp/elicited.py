@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from inspect import isawaitable
 from time import monotonic, time
 from typing import Any, NamedTuple, Protocol
@@ -103,16 +103,9 @@ class _State(msgspec.Struct, array_like=True):
 class Consents:
     """The pauses of one server. `wait`: seconds that a call waits for a person who has the page."""
 
-    def __init__(
-        self,
-        page: Page,
-        *,
-        wait: float,
-        clock: Callable[[], float] = time,
-    ) -> None:
+    def __init__(self, page: Page, *, wait: float) -> None:
         self._page = page
         self._wait = wait
-        self._clock = clock
         self._key = random_bytes(32)
 
     async def offered(self, refused: NotLetIn, message: Message) -> NotLetIn:
@@ -124,7 +117,7 @@ class Consents:
         except ConsentError:
             return refused
         tree = read_request(refused.asked).token_id
-        until = read_clock(self._clock) + _KEEP
+        until = read_clock(time) + _KEEP
         state = self._sealed(_State(tree, _about(message), until, number))
         refused.offer = Offer(state, url)
         return refused
@@ -142,7 +135,7 @@ class Consents:
         if box is None:
             return None
         state = msgspec.msgpack.decode(box, type=_State)
-        in_time = read_clock(self._clock) < state.until
+        in_time = read_clock(time) < state.until
         return state if in_time and state.about == about else None
 
     async def came(self, state: _State, tree: str, message: Message) -> list[str]:
