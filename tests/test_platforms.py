@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from captoken.control import Operator
+from captoken.keys import OperatorKey
+from captoken.stores.sqlite import SQLiteSnapshots
 from tests import platforms
 
+BLOCKED = "import sys\nfor name in ('fcntl', 'pwd', 'grp', 'resource', 'termios'): sys.modules[name] = None\n"
 _PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
 
 
@@ -40,14 +44,27 @@ def test_a_server_that_is_missing_is_a_failure_but_where_there_is_no_wheel(packa
 )
 def test_what_windows_has_not_is_told_at_once(code: str) -> None:
     """And the rest can be imported there."""
-    blocked = "import sys\nfor name in ('fcntl', 'pwd', 'grp', 'resource', 'termios'): sys.modules[name] = None\n"
-    ran = subprocess.run([sys.executable, "-c", blocked + code], capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", BLOCKED + code], capture_output=True, text=True)
     assert ran.returncode and "needs Linux or macOS" in ran.stderr.splitlines()[-1]
     works = "captoken captoken.tools captoken.current captoken.audit captoken.control captoken.stores.sqlite captoken.stores.memory captoken.stores.sliced"
     adapters = "sqlite postgres sqlalchemy fastapi httpx"  # a library of others may want more than Windows has, in this imitation
     every = ", ".join([*works.split(), *(f"captoken.adapters.{name}" for name in adapters.split())])
-    ran = subprocess.run([sys.executable, "-c", f"{blocked}import {every}"], capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", f"{BLOCKED}import {every}"], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_command_says_it_in_a_line(tmp_path: Path) -> None:
+    """Also where it has begun before it needs what Windows has not."""
+    key = OperatorKey.generate()
+    key.save(tmp_path / "operator.json")
+    Operator(key, SQLiteSnapshots.create(tmp_path / "overlay.db"), by="ops").renew()
+    (tmp_path / "rules.toml").write_text('version = 1\n[rule.a]\nwhen = { codes = ["table"] }\ncount = 5\nthen = "revoke"\nfor = "1h"\nwhy = "a"\n')
+    (tmp_path / "trail.jsonl").touch()
+    run = "react run rules.toml --trail trail.jsonl --key operator.json --store overlay.db --state react.db"
+    code = f"{BLOCKED}import captoken.cli\nsys.argv[1:] = {run.split()}\ncaptoken.cli.main()"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 2 and ran.stderr.startswith("captoken: this part of captoken needs Linux or macOS")
+    assert len(ran.stderr.splitlines()) == 1
 
 
 def test_that_is_one_module_s_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:

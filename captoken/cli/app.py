@@ -132,7 +132,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except RecursionError:
         tell("nested too deeply")
         return USAGE
-    except _TOLD as error:
+    except ModuleNotFoundError:
+        raise
+    except (*_TOLD, ImportError) as error:  # what is here says itself why it does not work here
         from captoken.cli.problems import problem  # here, since it loads what checks options
 
         tell(problem(error))

@@ -207,8 +207,9 @@ def verify(
     if server and found.signed == 0:
         count = words.counted(found.head.seq, "record")
         unsigned = (
-            "no checkpoint of a server that is trusted here: it signs where it has an audit key, "
-            "as trail_key of a gateway, --trail-key of `issue serve`, or AuditTrail(…, key=…)"
+            "no checkpoint yet: a server signs one after 1000 records, and by trail.checkpoint(), "
+            "if it has an audit key, as trail_key of a gateway, --trail-key of `issue serve`, or "
+            "AuditTrail(…, key=…)"
         )
         return _not_whole("UNSIGNED", f"{count} in order, and {unsigned}", as_json)
 

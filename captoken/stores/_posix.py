@@ -10,7 +10,7 @@ try:
     import pwd as pwd
 except ModuleNotFoundError:
     raise ImportError(
-        "this part of captoken needs Linux or macOS: on Windows there are no offices, trail files "
-        "and gateways. Tokens, verifiers, guards and clients work there: `captoken docs "
+        "this part of captoken needs Linux or macOS: on Windows there are no offices, trail files, "
+        "gateways and reactions. Tokens, verifiers, guards and clients work there: `captoken docs "
         "deployment`, Where it runs"
     ) from None

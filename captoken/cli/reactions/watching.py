@@ -160,7 +160,8 @@ def alone(path: str) -> Generator[None]:
     By a file beside it, since a lock of the file itself is SQLite's. It is given up with the
     process, however that ends. Raises StoreError where another process has it.
     """
-    import fcntl  # here, since the console is for systems without it, too
+    # Here, since the console is for systems without it, too.
+    from captoken.stores._posix import fcntl
 
     with open(f"{path}.lock", "a", encoding="utf-8") as file:
         try:
