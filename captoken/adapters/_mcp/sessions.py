@@ -13,6 +13,8 @@ SDK makes.
    header. Its proof is about the HTTP method, the session and the answer.
 4. Requests that need a token in any case are the guard's to verify, and to refuse. It asks here
    whether they are of the right tree.
+5. No stream is resumed where the server keeps what it sends by the numbers of requests: these are
+   the same in each session, and whoever resumes one would be sent what others were answered.
 
 Which tree a text is of is read before it is verified. Nothing is answered on the strength of that:
 a text of the right tree is verified as well, here or by the guard.
@@ -48,6 +50,7 @@ from captoken.adapters._mcp.messages import FREE, Message, NotLetIn, Session, me
 # In the scope of a request: that it came this way, and who knows whose the session is.
 _KEEPER = "captoken.sessions"
 _ID = b"mcp-session-id"
+_LAST_EVENT = b"last-event-id"
 
 # Sessions that are known, at most. What is forgotten is answered as what is over: 404.
 MOST = 100_000
@@ -123,6 +126,8 @@ class Sessions:
         # By id: None is nobody's yet. An event loop reads and writes it, between two awaits.
         self._owners: OrderedDict[str, Tree | None] = OrderedDict()
         self._numbered = False  # the application has given out an id
+        # Are streams resumed? Only where the server keeps each session's events apart (rule 5).
+        self.resumes = False
 
     def claim(self, named: str, text: str) -> bool:
         """May a text be used in that session? One that was nobody's is its tree's from here on.
@@ -170,6 +175,8 @@ class Sessions:
                 opening = await self._posted(scope, named, await body.read_all())
             elif named is not None and scope["method"] in ("GET", "DELETE"):
                 await self._asked(scope, named)
+            if not self.resumes and values_of(scope["headers"], _LAST_EVENT):
+                raise RequestError(400, "No stream is resumed here: make the request anew.")
         except ClientGone:
             return
         except (RequestError, NotLetIn) as refused:

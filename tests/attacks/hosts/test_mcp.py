@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -256,6 +257,63 @@ def test_a_session_is_of_the_tree_that_opened_it_whatever_a_stranger_sends_in_it
     assert answered == {**expected, **{("nobody", what): 413 if what == "nested deep" else 400 for what in UNREADABLE}}
     assert records == [1] * len(expected)  # nobody was turned away without a record
     assert world.ran == [("wire", "accept")] and text(result) == "accept"
+
+
+@pytest.mark.parametrize("sdk", ["mcp", "fastmcp"])
+def test_nobody_resumes_the_stream_of_another_session(sdk: str) -> None:
+    """The stranger opens a session of its own, and asks there for what was sent in another: by the number of an event of each (spec 40.12).
+
+    Both sessions have a request of the same number, by which the SDK keeps what it answers. fastmcp keeps the sessions apart.
+    """
+    world, jane, stranger = World(), minted(), minted()
+
+    async def body(url: str) -> dict[str, list[tuple[int, bytes]]]:
+        heard: dict[str, list[tuple[int, bytes]]] = {}
+        async with httpx.AsyncClient(timeout=20) as web:
+            for who, token in (("jane", jane), ("stranger", stranger)):
+                named = {**PLAIN, "mcp-protocol-version": "2025-11-25"}
+
+                async def send(method: str, content: bytes = b"", token: Token = token, named: Any = named, **more: str) -> tuple[Any, bytes]:
+                    request = header_of(token)(web.build_request(method, url, content=content, headers={**named, **more}))
+                    response, got = await web.send(request, stream=True), b""
+                    with anyio.move_on_after(0.3 if method == "GET" else 10):
+                        async for piece in response.aiter_bytes():
+                            got += piece
+                    await response.aclose()
+                    return response, got
+
+                opened, _ = await send("POST", said(id=1, method="initialize", params={**INITIALIZE, "protocolVersion": "2025-11-25"}))
+                named["mcp-session-id"] = opened.headers["mcp-session-id"]
+                await send("POST", said(method="notifications/initialized"))
+                _, answer = await send("POST", said(id=2, method="tools/call", params={"name": "look", "arguments": {"term": f"of {who}"}}))
+                assert f"of {who}".encode() in answer
+                own = re.findall(rb"id: ([0-9]+)\r", answer)
+                resumed = [await send("GET", **{"last-event-id": number}) for number in [*"0123", *map(bytes.decode, own)]]
+                heard[who] = [(response.status_code, got) for response, got in resumed]
+        return heard
+
+    def app() -> Any:
+        if sdk == "mcp":
+            return world.app()
+        fastmcp = pytest.importorskip("fastmcp")
+        from captoken.adapters.fastmcp import Guard as FastGuard
+
+        guard = FastGuard(Verifier(KEYRING, audience=AUDIENCE, **world.facts))
+        server = fastmcp.FastMCP("sales", middleware=[guard])
+
+        @server.tool
+        def look(term: str) -> str:
+            return term
+
+        return guard.sessions(server.http_app(event_store=Kept()))
+
+    with over_http(app) as url:
+        heard = anyio.run(body, url)
+    assert not any(b"of jane" in got for _, got in heard["stranger"])
+    if sdk == "mcp":
+        assert {status for answers in heard.values() for status, _ in answers} == {400}
+    else:  # its own it may have once more
+        assert all(any(f"of {who}".encode() in got for _, got in heard[who]) for who in heard)
 
 
 def test_the_older_transport_has_its_session_in_the_query_under_any_spelling_of_its_id() -> None:
