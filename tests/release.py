@@ -8,8 +8,10 @@ In the folder there are then the source archive and the wheel, `SHA256SUMS`, wha
 and who built it from what (`*.intoto.json`, a statement of in-toto in an envelope of DSSE, signed by the key).
 
 It is refused where something is not committed, where evidence is old (`python -m tests.evidence`), where CHANGELOG.md has no day for
-this version, and where two builds of the commit differ in a byte. `--trial` builds all the same, and neither signs nor tags.
-`--verify DIR --public release.pub` checks what somebody else built.
+this version, where pyproject.toml has no addresses, and where two builds of the commit differ in a byte. `--trial` builds all the same,
+and neither signs nor tags. `--verify DIR --public release.pub` checks what somebody else built.
+
+Whoever runs `python -m build` on the commit gets the same bytes, with the version of hatchling that the statement names.
 """
 
 from __future__ import annotations
@@ -24,10 +26,13 @@ import sys
 import tempfile
 import uuid
 from base64 import b64decode, b64encode
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from getpass import getpass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -38,6 +43,7 @@ from tests import evidence, licences
 ROOT = Path(__file__).resolve().parent.parent
 VERSION: str = licences.PROJECT["version"]
 KIND = "application/vnd.in-toto+json"
+ADDRESSES = ("Source", "Security")  # of [project.urls]: where the sources are, and where a hole is reported
 
 
 class Refused(Exception):
@@ -48,19 +54,21 @@ def git(*words: str) -> str:
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def hindrances(changelog: str, uncommitted: str, runs: list[evidence.Run]) -> list[str]:
+def hindrances(changelog: str, uncommitted: str, runs: list[evidence.Run], addresses: Iterable[str]) -> list[str]:
     """What keeps this commit from being a release."""
     found = ["something is not committed"] if uncommitted else []
     if not re.search(rf"^## {re.escape(VERSION)}, \d{{4}}-\d{{2}}-\d{{2}}$", changelog, re.MULTILINE):
         found.append(f"CHANGELOG.md has no heading `## {VERSION}, YYYY-MM-DD`")
+    if missing := [name for name in ADDRESSES if name not in addresses]:
+        found.append(f"pyproject.toml has no {' and no '.join(missing)} in [project.urls]")
     today = datetime.now(UTC).date()
     return found + [f"{run.name}: {why}" for run in runs if (why := evidence.lacks(run, today))]
 
 
-def build(folder: Path, moment: str) -> list[Path]:
-    """The source archive, and the wheel that is built from it."""
+def build(folder: Path) -> list[Path]:
+    """The source archive, and the wheel that is built from it, with hatchling's own date: so anybody gets these bytes by `python -m build`."""
     command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": moment}
+    environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Refused(f"it does not build:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -71,11 +79,11 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def build_twice(folder: Path, moment: str) -> list[Path]:
+def build_twice(folder: Path) -> list[Path]:
     """What is built, if it comes out the same a second time. Raises Refused."""
-    made = build(folder, moment)
+    made = build(folder)
     with tempfile.TemporaryDirectory() as name:
-        again = build(Path(name), moment)
+        again = build(Path(name))
         differ = [one.name for one, two in zip(made, again, strict=True) if one.name != two.name or digest(one) != digest(two)]
     if differ:
         raise Refused(f"two builds of one commit differ: {', '.join(differ)}")
@@ -114,9 +122,16 @@ def bill(wheel: Path) -> dict[str, Any]:
 # --- who built it from what ---------------------------------------------------------------------------------------------------------
 
 
-def statement(files: list[Path], commit: str, moment: str) -> dict[str, Any]:
+def builder_of(wheel: Path) -> str:
+    """The package that has built a wheel, with its version, as the wheel says it: another one may write other bytes."""
+    with ZipFile(wheel) as opened:
+        (path,) = (name for name in opened.namelist() if name.endswith(".dist-info/WHEEL"))
+        (name, version) = re.findall(r"^Generator: (\S+) (\S+)$", opened.read(path).decode(), re.MULTILINE)[0]
+    return f"pkg:pypi/{name}@{version}"
+
+
+def statement(files: list[Path], commit: str, builder: str) -> dict[str, Any]:
     """A statement of in-toto, with SLSA's provenance."""
-    began = datetime.fromtimestamp(int(moment), UTC)
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": path.name, "digest": {"sha256": digest(path)}} for path in files],
@@ -125,9 +140,9 @@ def statement(files: list[Path], commit: str, moment: str) -> dict[str, Any]:
             "buildDefinition": {
                 "buildType": "urn:captoken:release:1",
                 "externalParameters": {"version": VERSION, "commit": commit},
-                "resolvedDependencies": [{"uri": "git+captoken", "digest": {"gitCommit": commit}}],
+                "resolvedDependencies": [{"uri": "git+captoken", "digest": {"gitCommit": commit}}, {"uri": builder}],
             },
-            "runDetails": {"builder": {"id": "urn:captoken:tests.release"}, "metadata": {"startedOn": f"{began:%Y-%m-%dT%H:%M:%SZ}"}},
+            "runDetails": {"builder": {"id": "urn:captoken:tests.release"}},
         },
     }
 
@@ -146,7 +161,9 @@ def signed(said: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:
 
 def verify(folder: Path, key: Ed25519PublicKey) -> list[str]:
     """The names of what the statement in a folder vouches for, all of it there as it was. Raises Refused."""
-    (path,) = folder.glob("*.intoto.json")
+    path = next(folder.glob("*.intoto.json"), None)
+    if path is None:
+        raise Refused(f"{folder} has no statement: a file *.intoto.json")
     envelope = json.loads(path.read_bytes())
     body = b64decode(envelope["payload"], validate=True)
     if envelope["payloadType"] != KIND or len(envelope["signatures"]) != 1:
@@ -168,20 +185,42 @@ def verify(folder: Path, key: Ed25519PublicKey) -> list[str]:
 # --- the command --------------------------------------------------------------------------------------------------------------------
 
 
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """The owner's key. Asks for its passphrase at the terminal, if it has one."""
+    data = path.read_bytes()
+    try:
+        key = load_pem_private_key(data, None)
+    except TypeError:
+        key = load_pem_private_key(data, getpass(f"passphrase of {path}: ").encode())
+    if not isinstance(key, Ed25519PrivateKey):
+        raise Refused(f"{path} is no key of Ed25519")
+    return key
+
+
+def public_key(path: Path) -> Ed25519PublicKey:
+    """The public half. Raises Refused, ValueError, OSError."""
+    key = load_pem_public_key(path.read_bytes())
+    if not isinstance(key, Ed25519PublicKey):
+        raise Refused(f"{path} is no key of Ed25519")
+    return key
+
+
 def release(out: Path, key: Ed25519PrivateKey | None, *, trial: bool) -> None:
     """Build it into a new folder. Raises Refused."""
-    if not trial and (found := hindrances((ROOT / "CHANGELOG.md").read_text("utf-8"), git("status", "--porcelain"), list(evidence.runs()))):
-        raise Refused("\n".join(found))
+    if not trial:
+        changelog, uncommitted = (ROOT / "CHANGELOG.md").read_text("utf-8"), git("status", "--porcelain")
+        if found := hindrances(changelog, uncommitted, list(evidence.runs()), licences.PROJECT.get("urls", ())):
+            raise Refused("\n".join(found))
     out.mkdir(parents=True)
-    commit, moment = git("rev-parse", "HEAD"), git("log", "-1", "--format=%ct")
-    made = build_twice(out, moment)
+    made = build_twice(out)
+    wheel = next(path for path in made if path.suffix == ".whl")
     bom = out / f"captoken-{VERSION}.cdx.json"
-    bom.write_text(json.dumps(bill(next(path for path in made if path.suffix == ".whl")), indent=1) + "\n", "utf-8")
+    bom.write_text(json.dumps(bill(wheel), indent=1) + "\n", "utf-8")
     made = sorted((*made, bom))
     sums = out / "SHA256SUMS"
     sums.write_text("".join(f"{digest(path)}  {path.name}\n" for path in made), "utf-8")
     if key is not None:
-        envelope = signed(statement([*made, sums], commit, moment), key)
+        envelope = signed(statement([*made, sums], git("rev-parse", "HEAD"), builder_of(wheel)), key)
         (out / f"captoken-{VERSION}.intoto.json").write_text(json.dumps(envelope) + "\n", "utf-8")
 
 
@@ -196,19 +235,18 @@ def main(given: list[str]) -> int:
     asked = parser.parse_args(given)
     try:
         if asked.verify:
-            public = load_pem_public_key(asked.public.read_bytes())
-            assert isinstance(public, Ed25519PublicKey)
-            print(*verify(asked.verify, public), sep="\n")
+            if asked.public is None:
+                parser.error("--verify goes with --public")
+            print(*verify(asked.verify, public_key(asked.public)), sep="\n")
             return 0
         if not asked.out or (asked.key is None) != asked.trial:
             parser.error("--out and --key make a release; --out and --trial build one to look at")
-        key = None if asked.key is None else load_pem_private_key(asked.key.read_bytes(), None)
-        assert key is None or isinstance(key, Ed25519PrivateKey)
+        key = None if asked.key is None else private_key(asked.key)
         release(asked.out, key, trial=asked.trial)
         if asked.tag and not asked.trial:
             git("tag", "-a", f"v{VERSION}", "-m", f"captoken {VERSION}")
-    except Refused as refused:
-        print(f"no release:\n{refused}", file=sys.stderr)
+    except (Refused, OSError, ValueError) as refused:
+        print(f"{'not verified' if asked.verify else 'no release'}:\n{refused}", file=sys.stderr)
         return 1
     print(*sorted(path.name for path in asked.out.iterdir()), sep="\n")
     return 0

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from captoken.cli.docs import docs
+from captoken.errors import CODES
 from tests import picture, readme
 from tests.program import CAPTOKEN
 from tests.stores.servers import Postgres
@@ -191,6 +192,14 @@ def test_a_how_to_page_ends_with_where_to_go_on() -> None:
     pages = [page for group in how_to["group"] for page in group["pages"] if page.startswith("docs/")]
     last = {page: (ROOT / page).read_text("utf-8").rstrip("\n").rpartition("\n")[2] for page in pages}
     assert [page for page, line in last.items() if not (line.startswith("Next: ") and 1 <= line.count("](") <= 3)] == []
+
+
+def test_what_one_is_woken_up_for_are_codes_of_denials() -> None:
+    """As many as the page for platform teams says."""
+    (table,) = re.findall(r"## What to be woken up for\n\n((?:\|.*\n)+)", (ROOT / "docs/logging.md").read_text("utf-8"))
+    codes = [code for row in table.splitlines()[2:] for code in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert len(codes) == 7 and set(codes) <= CODES.keys()
+    assert "| seven codes |" in (ROOT / "docs/adopt.md").read_text("utf-8")
 
 
 def test_every_block_says_what_it_is() -> None:

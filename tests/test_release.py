@@ -7,9 +7,18 @@ import subprocess
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from captoken.keys import AuditKey
 
@@ -62,10 +71,38 @@ def test_a_commit_is_so_many_commits_old(tmp_path: Path) -> None:
 
 def test_a_release_is_refused_for_each_thing_that_it_lacks() -> None:
     dated = f"# Changelog\n\n## {release.VERSION}, 2026-12-01\n"
-    assert release.hindrances(dated, "", []) == []
-    assert release.hindrances(dated, " M README.md", []) == ["something is not committed"]
-    assert release.hindrances(f"## {release.VERSION}\n", "", []) == [f"CHANGELOG.md has no heading `## {release.VERSION}, YYYY-MM-DD`"]
-    assert release.hindrances(dated, "", [Run("gate")]) == ["gate: never run"]
+    both = {"Source": "https://example.com", "Security": "https://example.com/report"}
+    assert release.hindrances(dated, "", [], both) == []
+    assert release.hindrances(dated, " M README.md", [], both) == ["something is not committed"]
+    assert release.hindrances(f"## {release.VERSION}\n", "", [], both) == [f"CHANGELOG.md has no heading `## {release.VERSION}, YYYY-MM-DD`"]
+    assert release.hindrances(dated, "", [Run("gate")], both) == ["gate: never run"]
+    assert release.hindrances(dated, "", [], ["Source"]) == ["pyproject.toml has no Security in [project.urls]"]
+    assert release.hindrances(dated, "", [], ()) == ["pyproject.toml has no Source and no Security in [project.urls]"]
+
+
+def test_what_is_built_the_same_twice_is_a_release_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By a builder of the test's own. `.ci/run` builds the project itself twice."""
+    builds = iter([b"one", b"one", b"one", b"two"])
+
+    def build(folder: Path) -> list[Path]:
+        made = [folder / "captoken.tar.gz", folder / "captoken.whl"]
+        made[0].write_bytes(b"sources")
+        made[1].write_bytes(next(builds))
+        return made
+
+    monkeypatch.setattr(release, "build", build)
+    assert [path.name for path in release.build_twice(tmp_path)] == ["captoken.tar.gz", "captoken.whl"]
+    with pytest.raises(release.Refused, match=r"two builds of one commit differ: captoken\.whl$"):
+        release.build_twice(tmp_path)
+
+
+def test_the_statement_names_the_commit_and_what_built_it(tmp_path: Path) -> None:
+    wheel = tmp_path / "captoken.whl"
+    with ZipFile(wheel, "w") as opened:
+        opened.writestr("captoken-1.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: hatchling 1.33.0\nRoot-Is-Purelib: true\n")
+    said = release.statement([wheel], "abc", release.builder_of(wheel))
+    from_what = said["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert from_what == [{"uri": "git+captoken", "digest": {"gitCommit": "abc"}}, {"uri": "pkg:pypi/hatchling@1.33.0"}]
 
 
 def test_the_bill_names_what_is_needed_and_what_is_inside(tmp_path: Path) -> None:
@@ -89,7 +126,7 @@ def built(tmp_path: Path) -> Path:
     files = [folder / "captoken.whl", folder / "SHA256SUMS"]
     for path in files:
         path.write_bytes(path.name.encode())
-    said = release.signed(release.statement(files, "abc", "1764061200"), KEY)
+    said = release.signed(release.statement(files, "abc", "pkg:pypi/hatchling@1"), KEY)
     (folder / "captoken.intoto.json").write_text(json.dumps(said), "utf-8")
     return folder
 
@@ -131,8 +168,34 @@ def test_the_encoding_is_that_of_dsse() -> None:
     assert release.encoded("http://example.com/HelloWorld", b"hello world") == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
 
 
-def test_a_key_of_captoken_is_no_key_of_a_release(tmp_path: Path) -> None:
+def pem(path: Path, key: Any, passphrase: bytes = b"") -> Path:
+    """A private key in a file."""
+    closed = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, closed))
+    return path
+
+
+def test_a_release_is_signed_by_a_key_of_ed25519_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     AuditKey.generate().save(tmp_path / "audit.json")
-    with pytest.raises(ValueError, match="PEM"):
-        release.main(["--out", str(tmp_path / "out"), "--key", str(tmp_path / "audit.json")])
-    assert not (tmp_path / "out").exists()
+    of_rsa = pem(tmp_path / "rsa.pem", generate_private_key(65537, 2048))
+    for key, why in ((tmp_path / "audit.json", "PEM"), (of_rsa, "is no key of Ed25519"), (tmp_path / "none.pem", "No such file")):
+        assert release.main(["--out", str(tmp_path / "out"), "--key", str(key)]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("no release:\n") and why in said and not (tmp_path / "out").exists()
+
+
+def test_the_passphrase_of_a_key_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "getpass", lambda asked: "secret")
+    found = release.private_key(pem(tmp_path / "release.pem", KEY, b"secret"))
+    assert found.public_key() == KEY.public_key()
+
+
+def test_a_folder_is_verified_by_a_command(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    public = tmp_path / "release.pub"
+    public.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    asked = ["--verify", str(built), "--public", str(public)]
+    assert release.main(asked) == 0 and capsys.readouterr().out.split() == ["SHA256SUMS", "captoken.whl"]
+    (built / "captoken.intoto.json").unlink()
+    assert release.main(asked) == 1 and "has no statement" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        release.main(asked[:2])

@@ -96,6 +96,7 @@ def attributes(decision: Decision) -> dict[str, Any]:
         "gen_ai.tool.name": access.get("tool"),
         "captoken.allowed": stated["allowed"],
         "captoken.code": stated["code"],
+        "captoken.decision": stated.get("id"),
         "captoken.subject": stated.get("sub"),
         "captoken.task": stated.get("task"),
         "captoken.token": stated.get("token"),
