@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -33,11 +34,14 @@ from captoken.control import Feed
 from captoken.errors import StoreError
 from captoken.issuance import desk
 from captoken.issuance.policy import read
+from captoken.issuance.registry._tables import schema_by as registry_tables
 from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
 from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.local import Office
+from captoken.local._folder import _VERSION as OFFICE
 from captoken.stores import sqlite as sqlite_stores
 from captoken.stores import valkey as valkey_stores
+from captoken.stores._postgres_sql import SCHEMA as STORES
 from captoken.stores._rules import mark
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import Forbidden, Mark, MarkedStep, Rule, Spend, Use
@@ -77,6 +81,7 @@ from tests.stores.servers import Postgres, Valkey
 from tests.stores.test_rights import without_rights
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
 KEPT = sorted(path.name for path in HERE.glob("[0-9]*"))
 FIRST = "0.1.0"
 NOW_TOO = [*KEPT, "this build"]
@@ -860,6 +865,23 @@ def test_a_second_version_of_proofs_on_sqlite(tmp_path: Path) -> None:
         assert not store.add(Use(bytes(16), NOW), NOW)
         spends = [Spend(bytes([at]) * 16, NOW - 10 + at, NOW + 60) for at in (0, 1)]
         assert [store.spend(one, NOW) for one in spends] == [False, True]
+
+
+# --- the page ---
+
+
+def test_the_page_says_what_each_version_brought() -> None:
+    """And shows what the command says today."""
+    page = (ROOT / "docs/upgrade.md").read_text("utf-8")
+    newest: dict[str, int] = {}
+    stores = (SQLiteLedger, SQLiteReplayStore, ValkeyLedger, ValkeyReplayStore, ValkeySnapshots)
+    for one in (sqlite_stores._OVERLAY, *(store._version for store in stores), STORES, registry_tables(str), OFFICE):
+        newest[one.store] = max(one.version, newest.get(one.store, 0))
+    rows = re.findall(r"^\| `(\w+)`[^|]* \|(.*)\|(.*)\|(.*)\|$", page, re.MULTILINE)
+    assert {name: 1 + sum(bool(cell.strip()) for cell in cells) for name, *cells in rows} == newest
+    (shown,) = re.findall(r"\$ captoken upgrade state/\n(.*?)```", page, re.DOTALL)
+    said = (ROOT / "tests/cli/upgrade.txt").read_text("utf-8")
+    assert shown.replace("'state/'", "'state'").replace("captoken: nothing", "2> captoken: nothing") in said
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
