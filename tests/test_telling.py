@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from typing import Any
 
 import pytest
 
 from captoken import Access, AsyncVerifier, Issuer, Keyring, Verifier, current
-from captoken._verification.telling import answering, quietly
+from captoken._verification.telling import answering, failed, quietly
 from captoken.audit import AuditTrail
+from captoken.errors import AuditError
 from captoken.stores.memory import MemoryLedger
 from captoken.testing import FixedClock
 from captoken.tools import ToolGuard
@@ -141,6 +143,21 @@ def test_a_clock_that_goes_back_hides_no_warning(said: Any) -> None:
         at.advance(now - at())
         asked.check(mint().serialize(), data("sales"))
     assert [level for level, _ in said()] == ["WARNING", "WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (AuditError("the file was renamed"), "the file was renamed"),
+        (OSError(28, "of somebody else"), f"OSError: {os.strerror(28)}"),
+        (PermissionError(13, "of somebody else", "a-path"), f"PermissionError: {os.strerror(13)}"),
+        (OSError("of somebody else"), "OSError"),
+        (RuntimeError("of somebody else"), "RuntimeError"),
+    ],
+)
+def test_why_there_is_no_record_is_told_in_words_of_our_own_or_the_system_s(error: Exception, told: str) -> None:
+    """A disk that is full can be told from one that may not be written; no text of others is told."""
+    assert failed(error) == told
 
 
 def test_nothing_is_written_where_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import logging
+import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -443,7 +444,7 @@ def test_what_cannot_be_recorded_is_denied(room: int) -> None:
     one = verifier(audit=AuditTrail(full))
     decision = one.check(mint(), data("sales"))
     assert not decision and (decision.code, decision.step, decision.grant) == ("store_unavailable", 11, None)
-    assert decision.refusals[0].text == "the decision cannot be recorded: OSError" and SECRET not in str(decision)
+    assert decision.refusals[0].text == f"the decision cannot be recorded: OSError: {os.strerror(28)}" and SECRET not in str(decision)
     with pytest.raises(Denied) as caught:
         one.authenticate(mint())
     assert caught.value.kind == "unavailable"
@@ -462,7 +463,7 @@ def test_a_denial_that_cannot_be_recorded_stays_and_is_logged(caplog: pytest.Log
     one = verifier(audit=AuditTrail(Full(0)))
     with caplog.at_level(logging.ERROR, "captoken"):
         assert one.check(mint(), data("hr")).code == "table" and one.check("cap1_", data("sales")).code == "malformed"
-    assert [record.getMessage() for record in caplog.records] == ["a denial was not recorded: OSError"] * 2
+    assert [record.getMessage() for record in caplog.records] == [f"a denial was not recorded: OSError: {os.strerror(28)}"] * 2
 
 
 def test_whatever_a_trail_raises_denies() -> None:
@@ -657,7 +658,7 @@ def test_a_checkpoint_that_cannot_be_written_denies_nothing_and_is_made_up_for(c
     one = verifier(audit=AuditTrail(full, key=SERVER, every=2))
     with caplog.at_level(logging.ERROR, "captoken"):
         assert one.check(mint(), data("sales"))
-    assert [record.getMessage() for record in caplog.records] == ["a checkpoint was not written: OSError"]
+    assert [record.getMessage() for record in caplog.records] == [f"a checkpoint was not written: OSError: {os.strerror(28)}"]
     full.room = 10
     assert one.check(mint(), data("sales"))
     assert [record["kind"][0] for record in read(full.lines)] == list("tddc") and check(full.lines, [SERVER.public]).signed == 3

@@ -30,14 +30,14 @@ import msgspec
 from msgspec import structs
 
 from captoken._format.clocks import CLOCKS_DIFFER
-from captoken._format.errors import AuditError, StoreError
+from captoken._format.errors import StoreError
 from captoken._format.spelling import spelled_time
 from captoken._language.reasons import PLAN, Refusal
 from captoken._verification.authenticated import AuthenticatedToken
 from captoken._verification.decision import Decision, Effect
 from captoken._verification.facts import Facts, Question
 from captoken._verification.plan import denial, judge, marked_step, narrowing_of
-from captoken._verification.telling import Teller, log
+from captoken._verification.telling import Teller, failed, log
 from captoken.stores.ports import (
     MOST_BUCKETS,
     AsyncLedger,
@@ -861,10 +861,8 @@ def _record(
         else:
             answer = yield Call(partial(trail.record_all, decisions), lasting, stores.trail_loop)
         _check_recorded(answer)
-    except AuditError as error:  # what it says are words of our own, and name the file
-        failure = str(error)
     except Exception as error:  # whatever a trail raises, there is no record
-        failure = type(error).__name__
+        failure = failed(error)
     return _recorded(first, failure, stores, genuine, facts, asked)
 
 
@@ -881,10 +879,8 @@ def _record_here(
     failure: str | None = None
     try:
         _check_recorded(trail.record(decision))  # type: ignore[func-returns-value]
-    except AuditError as error:
-        failure = str(error)
     except Exception as error:
-        failure = type(error).__name__
+        failure = failed(error)
     return _recorded(decision, failure, stores, genuine, facts, asked)
 
 

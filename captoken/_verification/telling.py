@@ -17,11 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from os import strerror
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
 from captoken._format.encoding import b64encode
+from captoken._format.errors import AuditError
 from captoken._format.spelling import escape
 from captoken._verification.decision import Decision
 
@@ -64,6 +66,16 @@ def log() -> Logger:
     from logging import getLogger
 
     return getLogger("captoken")
+
+
+def failed(error: Exception) -> str:
+    """Why there is no record, in our words or the system's: what others wrote may be secret."""
+    if isinstance(error, AuditError):
+        return str(error)
+    name = type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{name}: {strerror(error.errno)}"
+    return name
 
 
 def is_quiet() -> bool:

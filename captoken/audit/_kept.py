@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from captoken._format.errors import AuditError
 from captoken._verification.decision import Attribution, Decision
+from captoken._verification.telling import failed
 from captoken.audit.trail import AuditTrail, Record
 from captoken.keys.secret import AuditKey
 from captoken.stores.trail_file import TrailFile
@@ -81,9 +81,7 @@ class TrailKept:
         try:
             self._signed = self._trail.checkpoint()
         except Exception as error:
-            # What AuditError says are words of our own, and name the file.
-            told = str(error) if isinstance(error, AuditError) else type(error).__name__
-            _log.error("a checkpoint was not written: %s", told)
+            _log.error("a checkpoint was not written: %s", failed(error))
 
     def __enter__(self) -> Self:
         return self

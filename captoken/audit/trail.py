@@ -53,6 +53,7 @@ from captoken._language.link import Actor, BadLink, Link
 from captoken._language.links import read_links, words_of
 from captoken._verification.decision import Attribution, Decision
 from captoken._verification.grant import Grant
+from captoken._verification.telling import failed
 from captoken.audit import _tree
 from captoken.keys.secret import AuditKey
 from captoken.stores.own_process import OwnProcess
@@ -321,7 +322,7 @@ class AuditTrail:
         try:
             self._sign()
         except Exception as error:
-            _log.error("a checkpoint was not written: %s", type(error).__name__)
+            _log.error("a checkpoint was not written: %s", failed(error))
 
     def _sign(self) -> None:
         """Append a checkpoint over everything written. Raises ValueError without a key."""
