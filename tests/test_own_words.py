@@ -36,7 +36,6 @@ THEIRS = {
     "captoken/adapters/_issuance/records.py:_write": FOR_THE_LOG,
     "captoken/adapters/fastapi.py:_begin": "raised by ourselves: a route that nothing guards",
     "captoken/adapters/issuance.py:reload": FOR_THE_LOG,
-    "captoken/audit/_kept.py:sign": "AuditError alone, which is ours",
     "captoken/cli/console/answers.py:query_view": "raised by ourselves: a question that cannot be read",
     "captoken/cli/console/app.py:__call__": FOR_THE_LOG,
     "captoken/cli/gateway_mcp.py:asked": "raised by ourselves, or " + OPERATING_SYSTEM,
