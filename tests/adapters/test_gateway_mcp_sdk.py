@@ -26,6 +26,7 @@ from captoken.adapters.gateway import Gateway, configured
 from captoken.stores.memory import MemoryLedger
 from tests.adapters.serving import listening, served
 from tests.adapters.test_gateway_mcp import KEY
+from tests.attacks.hosts.test_mcp import INITIALIZE, PLAIN, Kept, said
 
 HERE = Path(__file__).resolve()
 TOOLS = {"files.read": {"path": {"in": ["a.txt"]}}, "files.ask": {}, "files.route": {"region": {"in": ["eu", "é"]}}}
@@ -128,6 +129,56 @@ def test_a_client_over_http_and_a_server_elsewhere(mode: str, tmp_path: Path) ->
                 yield streams
 
         run(transport, mode, ("eu", "=?base64?w6k=?=") if mode == "auto" else ("", ""))
+
+
+def test_nobody_resumes_what_a_server_has_answered_another(tmp_path: Path) -> None:
+    """A server of the SDK keeps what it answers by the number of the request. Two clients have one of that number, of which one waits."""
+    made = MCPServer("files")
+
+    @made.tool()
+    def read(path: str) -> str:
+        return f"text of {path}"
+
+    @made.tool()
+    async def ask() -> str:
+        await anyio.sleep(20)
+        return ""
+
+    async def session(origin: str, keyring: Keyring) -> list[tuple[int, bytes]]:
+        async with httpx2.AsyncClient(timeout=20, trust_env=False) as web:
+
+            async def client(name: str) -> Callable[..., Any]:
+                token = Issuer(keyring).mint(subject=f"user:{name}", agent="a", task=name, audience="files", tools=TOOLS)
+                headers = {**PLAIN, "mcp-protocol-version": "2025-11-25", "authorization": f"Bearer {token.present(audience='files')}"}
+
+                async def send(method: str, content: bytes = b"", wait: float = 10, **more: str) -> tuple[int, bytes]:
+                    request, got = web.build_request(method, f"{origin}/files/mcp", content=content, headers={**headers, **more}), b""
+                    response = await web.send(request, stream=True)
+                    headers.setdefault("mcp-session-id", response.headers.get("mcp-session-id", ""))
+                    with anyio.move_on_after(wait):
+                        async for piece in response.aiter_bytes():
+                            got += piece
+                    await response.aclose()
+                    return response.status_code, got
+
+                await send("POST", said(id=1, method="initialize", params={**INITIALIZE, "protocolVersion": "2025-11-25"}))
+                await send("POST", said(method="notifications/initialized"))
+                return send
+
+            jane, stranger = await client("jane"), await client("stranger")
+            _, begun = await stranger("POST", said(id=2, method="tools/call", params={"name": "ask", "arguments": {}}), wait=0.5)
+            _, answer = await jane("POST", said(id=2, method="tools/call", params={"name": "read", "arguments": {"path": "a.txt"}}))
+            assert b"text of a.txt" in answer and b"id:" not in begun + answer
+            return [await stranger("GET", wait=0.3, **{"last-event-id": str(number)}) for number in range(8)]
+
+    with ExitStack() as stack:
+        url = stack.enter_context(served(made.streamable_http_app(event_store=Kept()), listening(), lifespan="on"))
+        keyring = lay(tmp_path, f'"{url}/mcp"', "bearer")
+        verifier = AsyncVerifier(keyring, "files", ledger=MemoryLedger(floor=0))
+        gateway = Gateway(configured(str(tmp_path / "gateway.toml")), {"files": verifier})
+        origin = stack.enter_context(served(gateway, listening(), lifespan="on"))
+        resumed = anyio.run(session, origin, keyring)
+    assert {status for status, _ in resumed} == {400} and not any(b"text of" in got for _, got in resumed)
 
 
 if __name__ == "__main__":

@@ -37,13 +37,12 @@ USUAL = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TERM", "TMPDIR", "Sys
 
 
 class Came(NamedTuple):
-    """A message of a server's. Without data it is a sign of life. `event`: where to go on from.
+    """A message of a server's. Without data it is a sign of life.
 
     `is_last`: nothing more comes of the request that it is about.
     """
 
     data: bytes = b""
-    event: bytes = b""
     is_last: bool = False
 
 

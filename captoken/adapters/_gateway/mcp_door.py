@@ -5,6 +5,7 @@
 
 Revisions until 2025-11-25 have sessions. The id of one is the gateway's own, and known to the tree
 alone that opened it; behind it stands one session of the server's, or one server that was started.
+No stream is resumed: a server might go on with what it has sent in another session.
 In 2026-07-28 each request stands by itself.
 """
 
@@ -29,7 +30,7 @@ from captoken.adapters._gateway.lines import BROKEN
 from captoken.adapters._gateway.opening import McpService
 from captoken.adapters._gateway.reading import check_framing
 from captoken.adapters._gateway.relaying import Asked, Conversation, Refused, Relay, unsupported
-from captoken.adapters._gateway.remote import LISTEN, Over, Remote, is_plain
+from captoken.adapters._gateway.remote import LISTEN, Over, Remote
 from captoken.adapters._gateway.upstream import Broken, Unreachable, Upstream
 from captoken.adapters._http.credentials import check_head
 from captoken.adapters._http.exchange import (
@@ -263,12 +264,11 @@ class McpDoor:
             async with aclosing(end.exchange(asked.sent, asked.stated)) as stream:
                 if await self._brought(stream, asked, session, end, out):
                     return await _lingered(stream)
-            answer = None if out.goes_on else talk.failed(asked, BROKEN)
+            answer = talk.failed(asked, BROKEN)
         except Unreachable as problem:
             answer = await talk.undone(asked, problem)
         except asyncio.CancelledError:
-            if not out.goes_on:
-                talk.gone(asked)
+            talk.gone(asked)
             raise
         except Over:
             await self._over(name, is_told=False)
@@ -299,8 +299,6 @@ class McpDoor:
             if not session.talk.is_waiting(asked):
                 await out.end()
                 return True
-            if came.event:
-                out.goes_on = True  # the client asks for the rest by GET
         return False
 
     async def _open(self, session: _Session, end: End) -> str:
@@ -316,11 +314,11 @@ class McpDoor:
     ) -> None:
         """One message of the server's, on its way to the client."""
         if not came.data:
-            return await out.say(b"", came.event)
+            return await out.say(b"")
         passed = await session.talk.answer(came.data, end.spellings)
         if passed.client is not None:
             is_last = asked is not None and not session.talk.is_waiting(asked)
-            await out.say(passed.client, came.event, is_last=is_last)
+            await out.say(passed.client, is_last=is_last)
         if passed.server is not None:
             async for _ in end.exchange(passed.server):
                 pass
@@ -332,14 +330,13 @@ class McpDoor:
         if session is None or session.end is None:
             raise RequestError(405, "Nothing is said unasked but in a session.")
         grant = await session.talk.enter("GET", headers, name)
-        after = b"".join(values_of(headers, b"last-event-id"))
-        if after and (is_plain(after) is None or not isinstance(session.end, Remote)):
-            raise RequestError(400, "There is no such event.")
+        # Servers keep events by the number of their request, which is the same in many sessions.
+        if values_of(headers, b"last-event-id"):
+            raise RequestError(400, "No stream is resumed here: make the request anew.")
         end, out = session.end, _Out(send)
 
         async def bring() -> None:
-            begun = end.listen(after) if isinstance(end, Remote) else end.listen()
-            async with aclosing(begun) as stream:
+            async with aclosing(end.listen()) as stream:
                 async for came in stream:
                     # The token may have expired since, or been revoked.
                     if not await grant.recheck():
@@ -394,19 +391,17 @@ class _Out:
         self._send = send
         self.session = ""
         self.has_begun = False
-        self.goes_on = False
         self._has_ended = False
 
-    async def say(self, data: bytes, event: bytes = b"", *, is_last: bool = False) -> None:
-        """One message. Without data it is a sign of life, or a place to go on from."""
-        if is_last and not self.has_begun and not event:
+    async def say(self, data: bytes, *, is_last: bool = False) -> None:
+        """One message. Without data it is a sign of life."""
+        if is_last and not self.has_begun:
             return await self._whole(200, data)
         if not self.has_begun:
             self.has_begun = True
             await self._start(200, _EVENTS)
-        number = b"id: " + event + b"\n" if event else b""
-        text = b"data: " + data + b"\n\n" if data or event else b":\n\n"
-        await self._send({"type": "http.response.body", "body": number + text, "more_body": True})
+        text = b"data: " + data + b"\n\n" if data else b":\n\n"
+        await self._send({"type": "http.response.body", "body": text, "more_body": True})
 
     async def end(self) -> None:
         """Nothing more. What brought no message was accepted."""

@@ -39,7 +39,7 @@ _SESSION, _VERSION = b"mcp-session-id", b"mcp-protocol-version"
 # Two ends of lines: the end of an event. A line ends in three ways (HTML, 9.2.6).
 _event_end = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _line_end = re.compile(rb"\r\n|\n|\r")
-is_plain = re.compile(rb"[!-~]{1,512}").fullmatch
+_is_plain = re.compile(rb"[!-~]{1,512}").fullmatch
 
 # Pages of a server's list of tools, at most.
 _PAGES = 100
@@ -99,11 +99,9 @@ class Remote:
         finally:
             connection.release()
 
-    async def listen(self, after: bytes = b"") -> AsyncGenerator[Came]:
-        """What the server says unasked, after that event. Raises Unreachable and Broken."""
+    async def listen(self) -> AsyncGenerator[Came]:
+        """What the server says unasked. Raises Unreachable and Broken."""
         outgoing = self._outgoing("GET", {}, b"")
-        if after:
-            outgoing.headers.append((b"last-event-id", after))
         connection, answer = await self._sent(outgoing, patient=True)
         try:
             if answer.status != 200:
@@ -228,7 +226,7 @@ class Remote:
             Seeker(self.spellings).look(given[0])
         except Told:
             given = []
-        if len(given) != 1 or is_plain(given[0]) is None:
+        if len(given) != 1 or _is_plain(given[0]) is None:
             raise Broken("the session has no id that can be passed on")
         return given[0]
 
@@ -290,13 +288,11 @@ async def _events(pieces: AsyncIterator[bytes]) -> AsyncIterator[Came]:
 
 
 def _event(block: bytes) -> Came:
-    """One event; without data a comment, or a place to go on from."""
-    data, number = [], b""
+    """One event; without data a comment, or a place to go on from, where nobody does."""
+    data = []
     for line in _line_end.split(block):
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
             data.append(value)
-        elif name == b"id" and is_plain(value):
-            number = value
-    return Came(b"\n".join(data), number)
+    return Came(b"\n".join(data))
