@@ -37,6 +37,8 @@ from zipfile import ZipFile
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests import evidence, licences
 
@@ -105,17 +107,30 @@ def in_pages(notice: str) -> list[dict[str, Any]]:
     return [component(name, version, "ISC" if name.startswith("d3-") else "MIT", "npm") for name, version in found]
 
 
-def bill(wheel: Path) -> dict[str, Any]:
-    """The bill of materials of the wheel: what is in it, and what it asks for, as that is installed here."""
+def directly(requirements: Iterable[str]) -> set[str]:
+    """The names of the packages that these ask for here, without extras."""
+    asked = map(Requirement, requirements)
+    return {canonicalize_name(one.name) for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})}
+
+
+def bill(wheel: Path, moment: str) -> dict[str, Any]:
+    """The bill of materials of the wheel: what is in it, and what it asks for, as that is installed here. `moment` is the commit's."""
     asked = sorted({name for name, _ in licences.brought(licences.PROJECT["dependencies"])})
-    needed = [component(name, metadata.version(name), licences.stated(metadata.metadata(name)), "pypi") for name in asked]
+    needed = {name: component(name, metadata.version(name), licences.stated(metadata.metadata(name)), "pypi") for name in asked}
     itself = component("captoken", VERSION, licences.PROJECT["license"], "pypi") | {"hashes": [{"alg": "SHA-256", "content": digest(wheel)}]}
     inside = in_pages((ROOT / "NOTICE").read_text("utf-8"))
-    components = [*needed, *inside]
+
+    def edges(one: dict[str, Any], requirements: Iterable[str], also: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+        on = [needed[name] for name in asked if name in directly(requirements)]
+        return {"ref": one["bom-ref"], "dependsOn": [each["bom-ref"] for each in (*on, *also)]}
+
     return {
         "bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, digest(wheel))}", "version": 1,
-        "metadata": {"component": itself}, "components": components,
-        "dependencies": [{"ref": itself["bom-ref"], "dependsOn": [each["bom-ref"] for each in components]}],
+        "metadata": {"timestamp": moment, "component": itself}, "components": [*needed.values(), *inside],
+        "dependencies": [
+            edges(itself, licences.PROJECT["dependencies"], inside),
+            *(edges(one, metadata.distribution(name).requires or ()) for name, one in needed.items()),
+        ],
     }  # fmt: skip
 
 
@@ -214,8 +229,9 @@ def release(out: Path, key: Ed25519PrivateKey | None, *, trial: bool) -> None:
     out.mkdir(parents=True)
     made = build_twice(out)
     wheel = next(path for path in made if path.suffix == ".whl")
+    moment = datetime.fromtimestamp(int(git("log", "-1", "--format=%ct")), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     bom = out / f"captoken-{VERSION}.cdx.json"
-    bom.write_text(json.dumps(bill(wheel), indent=1) + "\n", "utf-8")
+    bom.write_text(json.dumps(bill(wheel, moment), indent=1) + "\n", "utf-8")
     made = sorted((*made, bom))
     sums = out / "SHA256SUMS"
     sums.write_text("".join(f"{digest(path)}  {path.name}\n" for path in made), "utf-8")
