@@ -64,6 +64,18 @@ def test_a_key_that_is_current_or_unknown_is_not_retired() -> None:
         KEYRING.reveal("k2")
 
 
+@pytest.mark.parametrize("current", ["k-a", "k-b", "k-c"])
+def test_all_keys_of_a_file_that_leaked_are_replaced_whichever_is_current(current: str, tmp_path: Path) -> None:
+    """By the steps of docs/rotation.md. A file keeps no order of keys: its last one need not be current."""
+    Keyring.from_keys({name: bytes([at]) * 31 + b"!" for at, name in enumerate(("k-c", "k-a", "k-b"))}, current).save(tmp_path / "keyring.json")
+    keyring = Keyring.load(tmp_path / "keyring.json")
+    copied = keyring.key_ids
+    keyring = keyring.rotate()
+    for key_id in copied:
+        keyring = keyring.retire(key_id)
+    assert keyring.key_ids == (keyring.current,) and keyring.current not in copied
+
+
 def test_two_issuers_never_draw_the_same_key_id() -> None:
     """The specification's rule 21.5."""
     assert len({Keyring.generate().current for _ in range(1000)}) == 1000

@@ -142,7 +142,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
 
     @property
     def key_ids(self) -> tuple[str, ...]:
-        """The ids of all keys that verify, in the order in which they were made.
+        """The ids of all keys that verify, in no order: `current` says which one mints.
 
         They are public: every token says one.
         """
