@@ -43,7 +43,7 @@ def test_every_exception_is_one_that_is_promised_or_stays_inside() -> None:
     kept = {
         "_Unreadable", "ClientGone", "NotFinite", "EncodingError", "RefusedError", "NotLetIn", "RequestError", "ServiceError",
         "JoseError", "KeysError", "XmlError", "_RolledBack", "LateError", "MovedError", "UnmadeError", "GrammarError",
-        "Broken", "Malformed", "_ReturnedError", "NoCost", "NoOperation", "Told", "Unpriced", "Unavailable", "Unreachable",
+        "Broken", "Malformed", "_ReturnedError", "NoCost", "NoOperation", "Told", "TooLong", "Unpriced", "Unavailable", "Unreachable",
     }  # fmt: skip
     assert kept >= PRIVATE
     found = {

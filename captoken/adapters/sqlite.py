@@ -52,10 +52,12 @@ these rules by their numbers:
     and names (`faults`). Other errors pass unchanged.
 16. If the token grants only some rows of a table, the query of rule 13 finds only these, and so
     does each UPDATE and DELETE. Temporary triggers check each written row. Other ways to read or
-    write the table are refused, and so are statements that replace rows.
+    write the table are refused, and so are statements that replace rows. If SQLite finds a value
+    too long, the statement runs anew, and looks at rows only after they were found.
 
 Not checked: what a caller can infer from row counts, failing constraints and the order in which an
-index returns rows.
+index returns rows. Nor what a hidden value longer than `max_value` tells, in a column that `rows`
+names, or in a row that is changed.
 """
 
 from __future__ import annotations

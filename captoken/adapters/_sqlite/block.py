@@ -16,6 +16,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from captoken._format.errors import GuardError
@@ -26,10 +27,12 @@ from captoken.adapters._rows import Rows
 from captoken.adapters._sqlite.faults import mistaken
 from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.permitting import Permitting
+from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.planner import Planner
 from captoken.adapters._sqlite.remembered import Connection
-from captoken.adapters._sqlite.running import WHOLE, Pulse, Running
+from captoken.adapters._sqlite.running import WHOLE, Pulse, Running, TooLong
 from captoken.adapters._sqlite.watch import Watch
+from captoken.adapters._usage_meter import UsageMeter
 
 
 class Block(GuardedBlock):
@@ -167,7 +170,16 @@ class Block(GuardedBlock):
         """Run the statement if it is permitted. Raises Denied, which is recorded."""
         plan, bound, meter = self._permitting.permitted(sql, parameters)
         self._planner.hold(plan.target)
-        with meter, self._running.undone_if_refused() if meter.counts and plan.writes else WHOLE:
+        with meter:
+            with suppress(TooLong):
+                return self._run(bound, plan, meter)
+            meter.begin_again()
+            return self._run(bound, plan._replace(sent=plan.apart, apart=""), meter)
+
+    def _run(self, bound: Any, plan: Plan, meter: UsageMeter) -> Rows:
+        """Run it, and see that what it did is still permitted. Raises Denied, and TooLong."""
+        is_undone = plan.writes and (meter.counts or bool(plan.apart))
+        with self._running.undone_if_refused() if is_undone else WHOLE:
             result = self._running.run(bound, plan, meter)
             self._note_written(plan.needs)
             self._permitting.ran(plan, result.rowcount)

@@ -28,6 +28,9 @@ class Plan(NamedTuple):
     parts: Parts = ()
     sent: str = ""
 
+    # The same, asking nothing of a row before it is known to be granted (rule 16); "" if it does.
+    apart: str = ""
+
     # What it writes, where rows are restricted (rule 16).
     target: Target | None = None
 

@@ -133,10 +133,11 @@ class Planner:
             blind = looked
 
         run = self._sent(text, parts, target=target)
+        other = self._sent(text, parts, APART, target=target) if parts else ""
         self.hold(target)
         looked = self._look(run, parameters)
         if parts and not isinstance(looked, Exception) and can_fail(looked[0].all[0]):
-            run = self._sent(text, parts, APART, target=target)
+            run, other = other, ""
             looked = self._look(run, parameters)
         if isinstance(looked, Exception):
             return looked
@@ -162,6 +163,7 @@ class Planner:
                 text=text,
                 parts=parts,
                 sent=run,
+                apart="" if blind is None else other,
                 target=target,
                 needs=stated(account.needs(), parts),
                 refusals=tuple(account.refusals),

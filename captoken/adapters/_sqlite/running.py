@@ -28,6 +28,13 @@ from captoken.adapters._usage_meter import UsageMeter
 WHOLE = nullcontext()
 
 
+class TooLong(Exception):  # noqa: N818, the name reads as what it is
+    """A value is too long, perhaps in a row that is not granted: that is no fault of the statement.
+
+    It is run anew by another text (`Plan.apart`).
+    """
+
+
 class Pulse:
     """Whether the statement that runs may go on, which SQLite asks now and then.
 
@@ -99,7 +106,7 @@ class Running:
         """Run a statement that is permitted (rule 2), and count what it takes (rule 14).
 
         It may ask the authorizer for what it was seen to ask for when it was planned, and for
-        nothing else.
+        nothing else. Raises TooLong.
         """
         self._pulse.needs = plan.needs
         changes = self._watch.connection.total_changes
@@ -122,6 +129,9 @@ class Running:
         if failed is not None:
             if plan.target is not None and str(failed) == plan.target.raised:
                 self._pulse.refuse(plan.target)
+            is_too_long = getattr(failed, "sqlite_errorcode", 0) == sqlite3.SQLITE_TOOBIG
+            if plan.apart and is_too_long:
+                raise TooLong
             self._raise_counted(plan.text.sql, failed, meter)
         meter.done(self._watch.connection.total_changes - changes)
 

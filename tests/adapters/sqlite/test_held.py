@@ -565,3 +565,52 @@ def test_databases_that_differ_in_hidden_rows_alone_answer_alike(part: int) -> N
     assert ran > times(120) and told > times(60)
     for world in (plain, *worlds):
         world.close()
+
+
+LONG = """
+create table letters (id integer primary key, tenant text, cents integer, note text);
+create index by_letter on letters (note);
+create index by_amount on letters (cents, note);
+create table sent (note text);
+insert into letters values (1, 'acme', 5, 'a'), (3, 'acme', 7, 'b');
+"""
+TOO_LONG = [
+    "select id from letters where note <> 'q' order by note",
+    "select id from letters where cents between 4 and 9 and note not in ('q', 'r')",
+    "select id from letters where length(note) > 0 order by note",
+    "delete from letters where note <> 'a' and note > 'b' returning id",
+    "update letters set cents = 1 where note between 'a' and 'z' and note <> 'q' returning id",
+    "insert into sent select note from letters where cents > 1 and note <> 'q' order by cents",
+]
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("sql", TOO_LONG)
+def test_a_hidden_value_that_is_too_long_tells_nothing(sql: str, counted: bool) -> None:
+    """An index has it before its row is known to be hidden, and there is a limit to the length of what SQLite reads."""
+
+    def told(hidden: str, most: int) -> Any:
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            connection.executescript(LONG + hidden)
+            budget = {"budget": {"rows": 100, "bytes": 1000, "rows_written": 100}} if counted else {}
+            ledger = MemoryLedger(floor=0)
+            held = grant({"letters": {"tenant": {"in": ["acme"]}}}, **budget)
+            if counted:
+                text = mint(tables=["*"], operations=["*"], rows={"letters": {"tenant": {"in": ["acme"]}}}, audience="db", **budget).serialize()
+                held = verifier(audience="db", ledger=ledger).authenticate(text)
+            try:
+                with guarded(connection, held, max_value=most) as db:
+                    rows = db.execute(sql)
+                    answer = rows.columns, rows.fetchall(), rows.rowcount
+            except StatementError as error:
+                answer = error.code
+            left = connection.execute("select id, cents from letters where tenant = 'acme'").fetchall(), connection.execute("select * from sent").fetchall()
+            return answer, left, held.left(("rows", "bytes")) if counted else None
+
+    bare = told("", 2000)
+    hidden = "insert into letters values (2, 'globex', 6, 'b' || hex(zeroblob(2000))), (4, 'globex', 9, 'z');"
+    assert bare[0] != "too_large" and told(hidden, 2000) == bare
+    # What is granted and too long is told as before.
+    visible = "insert into letters values (2, 'acme', 6, 'b' || hex(zeroblob(2000)));"
+    answer, left, _ = told(visible, 2000)
+    assert answer == "too_large" and left == ([(1, 5), (2, 6), (3, 7)], [])
