@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis.database import InMemoryExampleDatabase
 
 from tests import platforms
 from tests.catalogue_check import is_told, stands_on_the_page
@@ -54,6 +56,10 @@ def _told_as_on_the_page(
 def pytest_configure() -> None:
     """Every error that a test waits for says what docs/errors.md has (tests/catalogue_check.py)."""
     pytest.RaisesExc.__exit__ = _told_as_on_the_page  # type: ignore[method-assign]
+    # Of a read-only checkout Hypothesis warns, and a warning is a failure here.
+    if not os.access(os.getcwd(), os.W_OK):
+        settings.register_profile("read-only", database=InMemoryExampleDatabase())
+        settings.load_profile("read-only")
 
 
 @pytest.fixture(scope="session")

@@ -1035,6 +1035,9 @@ class _AsItLies(SQLiteStore):
         # To leave the write-ahead log, SQLite has to have the file alone. And it commits to two
         # files at once where neither has one.
         if self._alone:
+            # Of a file that is read-only, SQLite says "disk I/O error" here.
+            if not os.access(self._path, os.W_OK):
+                raise self._failed("attempt to write a readonly database", sqlite3.SQLITE_READONLY)
             connection.execute("pragma journal_mode = delete")
         connection.execute("pragma synchronous = full")
         if self._moves_to is not None:

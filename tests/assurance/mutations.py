@@ -29,6 +29,9 @@ class Copy:
             shutil.copytree(ROOT / name, folder / name, ignore=left_out)
         for name in ("captoken_pytest.py", "pyproject.toml"):
             shutil.copy2(ROOT / name, folder)
+        # The checkout may be read-only, and a copy of a file has its mode.
+        for one in folder.rglob("*"):
+            one.chmod(one.stat().st_mode | 0o200)
         for name in _BESIDE:
             (folder / name).symlink_to(ROOT / name)
 

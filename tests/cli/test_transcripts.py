@@ -76,7 +76,7 @@ def replay(session):
     written, keys = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for helper in HELPERS:
-            shutil.copy(HERE / helper, folder)
+            shutil.copyfile(HERE / helper, Path(folder) / helper)
         lines = iter(session.splitlines())
         showing = True  # comments and blank lines are kept; what stands below a command is replaced
         for line in lines:

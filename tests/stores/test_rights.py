@@ -2,6 +2,7 @@
 is a documented error that names the file.
 
 The superuser is refused nothing. So what is tried here is done by a process that has given up all rights, as a user of its own.
+Where the tests run as another user, it is done by the owner of the files. So they are read-only for the owner, too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -72,6 +73,17 @@ def without_rights(act: Callable[[], Any]) -> str:
     return said
 
 
+@contextmanager
+def by_its_owner(path: Path) -> Iterator[None]:
+    """What its owner does to a file that is read-only for everybody: it takes the right first, and gives it back."""
+    modes = {one: one.stat().st_mode for one in (path, path.parent)}
+    for one, mode in modes.items():
+        one.chmod(mode | 0o200)
+    yield
+    for one, mode in modes.items():
+        one.chmod(mode)
+
+
 def published(path: Path) -> SQLiteSnapshots:
     """A store with a snapshot that revokes one agent, closed."""
     store = SQLiteSnapshots.create(path)
@@ -109,7 +121,7 @@ def test_a_server_that_only_looks_needs_no_right_to_write(folder: Path, how: dic
     """Neither to the file nor to its folder: its verifiers deny what is revoked, and what is published later is seen."""
     path = folder / "overlay.db"
     store = published(path)
-    path.chmod(0o644)
+    path.chmod(0o444)
     folder.chmod(0o555)
     token, lost = mint(), Issuer(KEYRING, clock=lambda: NOW).mint(**{**WHO, "agent": "lost"}, **SALES)
 
@@ -120,7 +132,8 @@ def test_a_server_that_only_looks_needs_no_right_to_write(folder: Path, how: dic
         return [verifier.check(asked, ASK).code for asked in (token, lost)]
 
     assert without_rights(serve) == str(["allowed", "revoked"])
-    Operator(KEY, store, by="ops", last=1, clock=lambda: NOW).end_task("task-123")
+    with by_its_owner(path):
+        Operator(KEY, store, by="ops", last=1, clock=lambda: NOW).end_task("task-123")
     assert without_rights(serve) == str(["revoked", "revoked"])
     assert without_rights(lambda: SQLiteSnapshots(path, **how).since(b"unknown")) == "None"
 
@@ -129,7 +142,7 @@ def test_who_may_not_write_publishes_nothing(folder: Path) -> None:
     """By the rights of the process, and by its own word."""
     path = folder / "overlay.db"
     published(path).close()
-    path.chmod(0o644)
+    path.chmod(0o444)
     before = path.read_bytes()
 
     def publish(**how: bool) -> bool:
@@ -151,12 +164,13 @@ def test_what_a_crash_left_is_an_error_until_who_may_write_looks(folder: Path) -
     published(path).close()
     whole = path.read_bytes()
     left_by_a_crash(path)
-    path.chmod(0o644)
+    path.chmod(0o444)
     assert path.read_bytes() != whole
     told = f"StoreError: SQLite '{path}': a process was stopped while it wrote, and its unfinished change has to be undone"
     assert without_rights(lambda: loaded(path)).startswith(told)
     with pytest.raises(StoreError, match="was stopped while it wrote"):
         loaded(path, readonly=True)
+    path.chmod(0o644)
     assert loaded(path) == "loaded" and path.read_bytes()[24:] == whole[24:], "as it was, apart from a count of changes"
     assert without_rights(lambda: loaded(path, readonly=True)) == "loaded"
 
@@ -268,7 +282,7 @@ def test_the_overlay_has_a_file_of_its_own(folder: Path) -> None:
 
 # Modes of the folder and of the file, and what of it a store says.
 REFUSED = [
-    (0o755, 0o444, "this process has to read and write the file"),
+    (0o555, 0o444, "this process has to read and write the file"),
     (0o755, 0o000, "this process has to read and write the file"),
     (0o555, 0o644, "this process has to read and write the file"),
     (0o000, 0o644, "the file cannot be examined: Permission denied"),
@@ -280,7 +294,7 @@ REFUSED = [
 def test_a_missing_right_is_an_error_that_names_the_file(
     kind: type[SQLiteStore], of_folder: int, of_file: int, text: str, folder: Path
 ) -> None:
-    """For its owner as for others, when it is opened."""
+    """When it is opened. A file that is read-only can be opened where its folder is not: it can be read, and takes nothing."""
     path = folder / "stores.db"
     kind.create(path).close()  # type: ignore[attr-defined]
     path.chmod(of_file)
