@@ -359,7 +359,7 @@ def test_a_call_that_wants_a_consent_says_what_to_ask_and_goes_on_once_with_it(c
     told: list[dict[str, Any]] = []
 
     def options(*consents: str) -> dict[str, Any]:
-        return {"held": Held(token).with_consents(consents), "ended": lambda call: told.append(dict(call.trailing_metadata() or ()))}
+        return {"held": Held(token).with_consents(consents), "ended": lambda call: told.append(dict(tuple(call.trailing_metadata() or ())))}
 
     assert calls(world, ("Read", SALES, options()), ("Read", drop, options())) == ["orchestrator", (STATUS.PERMISSION_DENIED, "A person has to consent to this request.")]
     request = told[0]["captoken-consent-request-bin"].decode()

@@ -342,13 +342,15 @@ def test_the_corpus_of_postgresql_is_judged_as_its_guard_judges_it(shop: Shop, p
     with psycopg.connect(conninfo, autocommit=True) as admin:
         admin.execute("create schema captoken_guard")
         admin.execute("create function captoken_guard.subject() returns text language sql as 'select null::text'")
+        release = admin.info.server_version // 10_000
         admin.execute(postgres_corpus.SCHEMA + postgres_corpus.ROWS)
         apply_plan(admin, "agents", *(Role(name, **rights) for name, rights in postgres_corpus.CLASSES["agents"].items()))
         admin.execute("grant usage on schema market, hidden to public")
 
     address = f"postgresql+psycopg://agents@127.0.0.1:{postgres_server.port}/corpus"
     engine = create_engine(address) if isinstance(shop.engine, Engine) else create_async_engine(address)
-    cases = [case._replace(sql=case.sql.replace("guarded.public.", "corpus.public.")) for case in postgres_corpus.CASES]
+    known = [case for case in postgres_corpus.CASES if postgres_corpus.is_known(case, release)]
+    cases = [case._replace(sql=case.sql.replace("guarded.public.", "corpus.public.")) for case in known]
     judged(Shop(shop.owner, engine, shop.runner), cases, postgres_corpus.GRANTS)
 
 

@@ -44,6 +44,8 @@ def test_a_missing_column_and_a_hidden_one_are_one_mistake(connection: psycopg.C
         "update people p set name = 'x' where p.{} is null", "update people set name = 'x' returning old.{}", "insert into people (id, {}) values (7, 1)",
         "insert into people (id) values (7) on conflict (id) do update set name = excluded.{}", "insert into people (id) values (7) returning {}",
     )  # fmt: skip
+    if connection.info.server_version < 180_000:  # there `old` is no more than a name
+        statements = tuple(sql for sql in statements if "old." not in sql)
     by_role = [grant(tables=["people"], operations=["select", "insert", "update"])]
     for given in [grant(**GRANTS["edits"]), *(by_role if connection.info.user == "agents" else [])]:
         for sql in statements:
