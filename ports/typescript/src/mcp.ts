@@ -102,6 +102,12 @@ export interface McpOptions {
   readonly attributes?: (tool: string, args: Facts) => Facts;
   /** What a call takes of a budget, by unit: a function of tool and arguments. */
   readonly cost?: (tool: string, args: Facts) => Readonly<Record<string, number>>;
+  /**
+   * The server itself lets nobody but the tree that opened a session over HTTP into it: it judges
+   * streams, answers, cancellations and the end, which do not come through here. Without it, what
+   * needs a token is refused in a session.
+   */
+  readonly keepsSessions?: boolean;
 }
 
 /** The transport of a server, which lets in what a token permits. */
@@ -112,6 +118,9 @@ export function guarded(
 ): Guarded {
   return new Guarded(transport, verifier, options);
 }
+
+const NOT_KEPT =
+  "nobody knows whose a session over HTTP is: serve without sessions, or behind the gateway";
 
 class Guarded extends Around {
   readonly #verifier: Verifier;
@@ -126,7 +135,7 @@ class Guarded extends Around {
     super(inner);
     if (!(verifier instanceof Verifier)) throw new UsageError("a guard needs a Verifier");
     this.#verifier = verifier;
-    this.#options = settings(given, /^(free|attributes|cost)$/);
+    this.#options = settings(given, /^(free|attributes|cost|keepsSessions)$/);
     this.#free = new Set([...FREE, ...(this.#options.free ?? [])]);
     if ([CALL, ...LISTS.keys()].some((method) => this.#free.has(method))) {
       throw new UsageError("tools/call and the methods that list cannot be free");
@@ -166,7 +175,9 @@ class Guarded extends Around {
     let request: ReturnType<typeof mcpMessageRequest>;
     try {
       request = mcpMessageRequest(method, params);
-      access = LISTS.has(method) ? null : this.#stated(mcpAccess(method, params) as Called);
+      // Where it is refused below, it takes nothing.
+      const isNoCall = LISTS.has(method) || this.#isNotKept;
+      access = isNoCall ? null : this.#stated(mcpAccess(method, params) as Called);
     } catch (error) {
       if (!(error instanceof UsageError || error instanceof RangeError)) throw error;
       // What is no call no token permits; that of a stranger is told as a stranger's.
@@ -187,9 +198,14 @@ class Guarded extends Around {
     };
   }
 
+  get #isNotKept(): boolean {
+    return this.sessionId !== undefined && this.#options.keepsSessions !== true;
+  }
+
   /** A session belongs to the tree that opened it (40.12). */
   #ofSession(decision: Decision): Decision {
     if (!decision.allowed || this.sessionId === undefined) return decision;
+    if (this.#isNotKept) return refusal(decision, "store_unavailable", NOT_KEPT);
     this.#tree ??= decision.grant.tokenId;
     if (this.#tree === decision.grant.tokenId) return decision;
     return refusal(decision, "caller", "the session is of another tree");

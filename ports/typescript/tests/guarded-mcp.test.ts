@@ -202,7 +202,7 @@ test("a call costs what the server says, in view of what it knows", async () => 
 test("over HTTP: the token in the header, and a session is of the tree that opened it", async () => {
   const { server, ran } = service();
   const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: () => "s-1", enableJsonResponse: true });
-  await server.connect(guarded(transport, verifier));
+  await server.connect(guarded(transport, verifier, { keepsSessions: true }));
   const http = createServer((request, response) => void transport.handleRequest(request, response));
   http.listen(0, "127.0.0.1");
   await once(http, "listening");
@@ -235,6 +235,42 @@ test("over HTTP: the token in the header, and a session is of the tree that open
   assert.equal(await post(by(token), { [TOKEN]: bound.present({ audience: "files" }) }), 401, "two tokens");
   await client.close();
   http.close().closeAllConnections();
+});
+
+test("over HTTP: nothing that needs a token is done in a session that nobody keeps, and nothing is taken", async () => {
+  const single = issuer.mint({ ...who, tools: { read: {} }, uses: 1 });
+  const by = { authorization: `Bearer ${single.present({ audience: "files" })}` };
+  const said: unknown[] = [];
+  const { server, ran } = service();
+  for (const keeps of [true, false]) {
+    const sessions = keeps ? { sessionIdGenerator: () => "s-1" } : {};
+    const transport = new StreamableHTTPServerTransport({ ...sessions, enableJsonResponse: true });
+    await server.connect(guarded(transport, verifier));
+    const http = createServer((request, response) => void transport.handleRequest(request, response));
+    http.listen(0, "127.0.0.1");
+    await once(http, "listening");
+    const url = `http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`;
+    const both = { "content-type": "application/json", accept: "application/json, text/event-stream", "mcp-protocol-version": "2025-06-18" };
+    const post = async (method: string, params: object, headers: object): Promise<unknown> => {
+      const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params });
+      const answer = await fetch(url, { method: "POST", headers: { ...both, ...headers }, body });
+      const { error } = (await answer.json()) as { error?: { code: number } };
+      return error?.code ?? "done";
+    };
+    if (keeps) {
+      const opening = { protocolVersion: "2025-06-18", capabilities: {}, clientInfo: { name: "x", version: "1" } };
+      said.push(await post("initialize", opening, {}));
+      const session = { ...by, "mcp-session-id": "s-1" };
+      said.push(await post("tools/list", {}, session));
+      said.push(await post("tools/call", { name: "read", arguments: { path: "/" } }, session));
+      assert.deepEqual(ran, []);
+    } else {
+      said.push(await post("tools/call", { name: "read", arguments: { path: "/" } }, by));
+    }
+    await server.close();
+    http.close().closeAllConnections();
+  }
+  assert.deepEqual(said, ["done", 503, 503, "done"]);
 });
 
 test("tools/call cannot be free, and a guard needs a verifier", () => {
