@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from captoken import Access, Keyring, Token, Verifier
 from captoken._format import signed
@@ -180,7 +181,7 @@ def request(data: bytes) -> None:
     scope = {
         "type": "http",
         "method": "GET",
-        "path": raw.decode("latin-1"),
+        "path": unquote_to_bytes(raw).decode("utf-8", "replace"),  # as servers give it
         "raw_path": raw,
         "query_string": query,
         "scheme": "https",
