@@ -363,5 +363,7 @@ def test_two_databases_that_differ_in_hidden_columns_alone_answer_alike(worlds: 
         if bare != full and ("endless",) not in (bare, full):
             apart.append(f"{sql}\n    {bare}\n    {full}")
     assert not apart, f"{len(apart)}:\n" + "\n".join(apart[:20])
-    # Most mutations name what is not there: one in thirty that runs keeps the comparison of rows alive.
-    assert kinds["rows"] > drawn / 30 and kinds["error"] > drawn / 5, kinds
+    # Most mutations name what is not there: one in twenty-five that runs keeps the comparison of rows alive. Older servers know less of
+    # what is drawn.
+    share = 25 if worlds.bare.info.server_version >= 180_000 else 30
+    assert kinds["rows"] > drawn / share and kinds["error"] > drawn / 5, kinds
