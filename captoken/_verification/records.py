@@ -71,7 +71,7 @@ _ASK = (
     "Whoever gave you this task can grant more; do not look for another way."
 )
 _LESS = (
-    "The same request will be refused again; a smaller one may be permitted. "
+    "The same request will be refused again; a smaller one may be permitted, if anything is left. "
     "Whoever gave you this task can grant more; do not look for another way."
 )
 _SPELL_IT = (
