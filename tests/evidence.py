@@ -1,6 +1,6 @@
 """How old what a release rests on is: the nightly sessions, and the figures of the benchmarks.
 
-Each has the commit that it was run at, and the day. `python -m tests.evidence` says which is too old, or was never run: a release
+Each has the commit that it was run at, the day, and the versions of what it ran with. `python -m tests.evidence` says which is too old, or was never run: a release
 is refused then. `--page` writes the table of docs/evidence.md.
 """
 
@@ -28,6 +28,7 @@ class Run(NamedTuple):
     day: date | None = None
     commit: str = ""
     result: str = ""
+    used: str = ""  # the versions of what it ran with
 
 
 def runs(root: Path = ROOT) -> Iterator[Run]:
@@ -52,7 +53,8 @@ def sessions(source: str) -> list[str]:
 def _run(name: str, kept: dict[str, str]) -> Run:
     if not kept:
         return Run(name)
-    return Run(name, date.fromisoformat(kept["day"]), kept["commit"].split("-")[0], kept["result"])
+    used = kept.get("with") or kept.get("Python", "")
+    return Run(name, date.fromisoformat(kept["day"]), kept["commit"].split("-")[0], kept["result"], used)
 
 
 def undeclared(name: str) -> bool:
@@ -76,6 +78,8 @@ def lacks(run: Run, today: date, after: Callable[[str], int | None] = since) -> 
         return "never run"
     if run.result not in ("passed", "measured"):
         return run.result
+    if not run.used:
+        return "nobody knows with which versions"
     if (today - run.day).days > DAYS:
         return f"{(today - run.day).days} days old"
     commits = after(run.commit)
@@ -86,8 +90,8 @@ def lacks(run: Run, today: date, after: Callable[[str], int | None] = since) -> 
 
 def table(found: list[Run]) -> str:
     """The runs as a table of Markdown."""
-    rows = [f"| {run.name} | {run.day or 'never'} | {run.commit and f'`{run.commit}`'} | {run.result} |" for run in found]
-    return "\n".join(("| run | last run | at commit | result |", "| --- | --- | --- | --- |", *rows, ""))
+    rows = [f"| {run.name} | {run.day or 'never'} | {run.commit and f'`{run.commit}`'} | {run.result} | {run.used} |" for run in found]
+    return "\n".join(("| run | last run | at commit | result | with |", "| --- | --- | --- | --- | --- |", *rows, ""))
 
 
 def page(text: str, found: list[Run]) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import platform
+import sqlite3
 import subprocess
+import sys
 from datetime import date, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -22,28 +26,29 @@ from cryptography.hazmat.primitives.serialization import (
 
 from captoken.keys import AuditKey
 
-from . import evidence, licences, release
+from . import evidence, licences, release, versions
 from .evidence import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 TODAY = date(2026, 11, 30)
 KEY = Ed25519PrivateKey.generate()
-FRESH = Run("suite", TODAY, "abc", "passed")
+FRESH = Run("suite", TODAY, "abc", "passed", "CPython 3.11.7")
 
 
 @pytest.mark.parametrize(
     ("run", "after", "why"),
     [
         (FRESH, 0, ""),
-        (Run("suite", TODAY - timedelta(30), "abc", "passed"), 200, ""),
-        (Run("suite", TODAY - timedelta(31), "abc", "passed"), 0, "31 days old"),
+        (FRESH._replace(day=TODAY - timedelta(30)), 200, ""),
+        (FRESH._replace(day=TODAY - timedelta(31)), 0, "31 days old"),
+        (FRESH._replace(used=""), 0, "nobody knows with which versions"),
         (FRESH, 201, "201 commits old"),
         (FRESH, None, "of commit abc, which is not known here"),
         (Run("suite"), 0, "never run"),
         (Run("suite", TODAY, "abc", "FAILED"), 0, "FAILED"),
         (Run("core-3.13", TODAY, "abc", "absent"), 0, "absent"),
         (Run("core-3.99", TODAY, "abc", "absent"), 0, ""),
-        (Run("benchmarks: peers", TODAY, "abc", "measured"), 0, ""),
+        (Run("benchmarks: peers", TODAY, "abc", "measured", "CPython 3.11.7"), 0, ""),
     ],
 )
 def test_what_is_old_or_failed_is_no_evidence(run: Run, after: int | None, why: str) -> None:
@@ -58,6 +63,16 @@ def test_each_session_is_among_the_runs_and_the_page_has_them() -> None:
     assert any(name.startswith("benchmarks: ") for name in names)
     text = evidence.PAGE.read_text("utf-8")
     assert evidence.page(text, found) == text, "python -m tests.evidence --page"
+
+
+def test_an_environment_says_what_is_in_it() -> None:
+    """The core apart from the rest. One without captoken says what stands by itself."""
+    core, others = versions.found()
+    assert core[0].endswith(f" {platform.python_version()}") and core[1] == f"SQLite {sqlite3.sqlite_version}"
+    assert core[2:] == [f"{name} {metadata.version(name)}" for name in ("msgspec", "pynacl")]
+    assert f"pytest {metadata.version('pytest')}" in others and not any(each.startswith("captoken ") for each in others)
+    bare = subprocess.run([sys.executable, "-S", versions.__file__], capture_output=True, text=True, check=True)
+    assert bare.stdout == f"with: {', '.join(core[:2])}\nbeside: \n"
 
 
 def test_a_commit_is_so_many_commits_old(tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ Each claim of this project's security is listed here with four things.
 - **Mutation**: one fault in the code. With it, that very test fails.
 
 The tests are in the repository. `pytest tests/assurance` checks that all four exist. `pytest -m mutation tests/assurance` makes each
-fault in a copy of the package, and runs the test of its claim: it has to fail. This page is written from
+fault in a copy of the package, and runs the test of its claim: it has to fail. [What was run](evidence.md) has the day, the commit and
+the versions of the last time (`claims`). If that is too long ago, the site shows this page in grey. The page is written from
 `tests/assurance/claims.toml` by `python -m tests.assurance`.
 
 A test shows that some cases come out right. A mutation shows that the test looks. A theorem is about a model, and not about
