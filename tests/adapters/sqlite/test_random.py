@@ -45,7 +45,7 @@ BASES = {"sales_view": {"sales"}, "hr_view": {"hr"}, "mixed_view": {"sales", "se
 TABLES = ["sales", "orders", "stock", "hr", "secret", "vault", "heat"]
 SEEN = {"sales", "orders", "stock"}
 RESTRICTED = {"sales": ["id", "region"], "orders": ["region", "qty"], "stock": ["region"]}
-STATEMENTS = times(750)  # `.ci/nightly properties` draws the same ones, and 99 times as many more
+STATEMENTS = times(750)  # `.ci/nightly properties` draws the same ones, and nine times as many more
 WRITING = ["select", "insert", "update", "delete"]
 
 
