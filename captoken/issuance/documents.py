@@ -40,8 +40,11 @@ FAILED = 30.0  # seconds that a failure is kept
 _KEPT = 256  # documents
 _AT_ONCE = 4
 
-# Addresses of IPv6 that stand for one of IPv4, which may be anything: NAT64, 6to4, Teredo.
-_EMBEDDING = tuple(map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+# All of IPv6 that is given out for the whole world. Python takes others for it: `fec0::/10` was for
+# sites, and is behind some of them still. Of these, 6to4 and Teredo stand for one of IPv4, which
+# may be anything.
+_WORLD = IPv6Network("2000::/3")
+_EMBEDDING = tuple(map(IPv6Network, ("2002::/16", "2001::/32")))
 
 # The addresses of a host.
 Resolve: TypeAlias = Callable[[str], Awaitable[Sequence[str]]]
@@ -57,7 +60,7 @@ def is_public(text: str) -> bool:
     except ValueError:
         return False
     if isinstance(address, IPv6Address) and (
-        address.ipv4_mapped is not None or any(address in one for one in _EMBEDDING)
+        address not in _WORLD or any(address in one for one in _EMBEDDING)
     ):
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved

@@ -9,11 +9,12 @@ import base64
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from html import unescape
 from pathlib import Path
+from time import time
 from typing import Any
 
 import httpx
@@ -21,9 +22,10 @@ import pytest
 
 from captoken import Access
 from captoken import Verifier as Guard
+from captoken.adapters._issuance.sessions import Cookies, Session
 from captoken.audit import AuditTrail
 from captoken.issuance.documents import is_public
-from captoken.issuance.registry import Ending
+from captoken.issuance.registry import Ending, Exchange, KeptLogin, MemoryRegistry, StartedTask, Turned
 from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.testing import FixedClock
 from tests.fixtures import NOW
@@ -181,6 +183,46 @@ def test_a_code_that_comes_twice_ends_its_task(here: tuple[str, House], alice: P
     assert error_of(alice.refresh(said["refresh_token"])) == "invalid_grant"
 
 
+class Meanwhile(MemoryRegistry):
+    """Another request comes just before one of its calls, once."""
+
+    call = task = ""
+    comes: Callable[[], object] = staticmethod(lambda: None)
+
+    def _before(self, call: str) -> None:
+        if call == self.call:
+            self.call = ""
+            self.comes()
+
+    def enter(self, entry: Exchange) -> StartedTask:
+        self._before("enter")
+        self.task = entry.task
+        return super().enter(entry)
+
+    def turn_login(self, login: KeptLogin, shown: bytes, next: bytes, now: int) -> Turned:
+        self._before("turn_login")
+        return super().turn_login(login, shown, next, now)
+
+    def drop_login(self, id: str) -> None:
+        self._before("drop_login")
+        super().drop_login(id)
+
+
+@pytest.mark.parametrize("call, verifiers", [("enter", (None, "x" * 43)), ("turn_login", ("x" * 43, None)), ("drop_login", ("x" * 43, None))])
+def test_a_code_that_comes_twice_at_once_leaves_no_task(call: str, verifiers: tuple[str | None, str | None]) -> None:
+    """The second comes before the task is there that it ends; or while the first, with a wrong verifier, is being refused."""
+    registry = Meanwhile(floor=0)
+    with house(registry=registry) as (origin, _):
+        alice = Person(origin)
+        code = alice.code()
+        first, second = ({"code_verifier": one} if one else {} for one in verifiers)
+        registry.call, registry.comes = call, lambda: alice.exchange(code, **second)
+        assert error_of(alice.exchange(code, **first)) == "invalid_grant" and not registry.call
+        assert alice.web.get(f"{origin}/grants").text.count("End it") == 0
+        assert not registry.is_live(registry.task, int(time()))
+        assert alice.tokens()
+
+
 def test_a_code_is_no_refresh_token_nor_the_other_way_round(alice: Person) -> None:
     assert error_of(alice.refresh(alice.code())) == "invalid_grant"
     said = alice.tokens()
@@ -226,6 +268,24 @@ def test_a_refresh_token_gives_one_successor() -> None:
 
 def at_notes_at(clock: FixedClock, said: dict[str, Any]) -> str:
     return Guard(KEYRING.for_audience("notes"), "notes", clock=clock).check(said["access_token"], READ).code
+
+
+def test_of_two_windows_that_refresh_at_once_both_go_on() -> None:
+    """The one that is second has looked at its clock first, or has another clock."""
+    clock, registry = FixedClock(NOW), Meanwhile(floor=0)
+    with house(registry=registry, clock=clock) as (origin, _):
+        alice = Person(origin)
+        token = alice.refresh(alice.tokens()["refresh_token"]).json()["refresh_token"]
+        found: list[Any] = []
+
+        def other() -> None:
+            clock.advance(1)
+            found.append(alice.refresh(token).json())
+
+        registry.call, registry.comes = "turn_login", other
+        found.append(alice.refresh(token).json())
+        assert len({one["refresh_token"] for one in found}) == 1
+        assert alice.refresh(found[0]["refresh_token"]).status_code == 200
 
 
 def test_after_a_minute_the_former_one_ends_the_task() -> None:
@@ -507,6 +567,16 @@ def test_a_session_is_new_with_each_login(here: tuple[str, House], alice: Person
     assert "/people/authorize" in mallory.web.get(mallory.asks()).headers["location"]
 
 
+@pytest.mark.parametrize("before", [b"\xa0", b"\x85", b"\x1f", b"\t", b" "])
+def test_a_cookie_that_another_host_can_set_is_no_session(before: bytes) -> None:
+    """Browsers keep other hosts from names that begin with `__Host-`, and not from those that begin with a space of some kind."""
+    session = Session.fresh()
+    kept = Cookies(True).keep(session, 60)[1].partition(b";")[0]
+    for line, known in ((kept, session), (b"a=b; " + kept, session), (before + kept, None), (b"a=b; " + before + kept, None)):
+        found = Cookies(True).session({"headers": [(b"cookie", line)]})
+        assert (None if found is None else found.id) == (None if known is None else known.id)
+
+
 def test_a_login_comes_back_to_the_browser_that_began_it(alice: Person, bob: Person) -> None:
     """Login CSRF: mallory's answer of the provider, put into alice's browser, logs nobody in."""
     begun = bob.web.get(bob.asks())
@@ -596,7 +666,7 @@ def test_no_document_is_fetched_for_a_stranger(here: tuple[str, House]) -> None:
     [
         "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1",
         "192.0.2.1", "198.18.0.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:10.0.0.1", "::ffff:8.8.8.8", "64:ff9b::a00:1", "2002:a00:1::",
-        "2001:db8::1", "fe80::1%eth0", "localhost", "",
+        "2001:db8::1", "fe80::1%eth0", "fec0::2", "feff::1", "64:ff9b:1::a00:1", "::a00:1", "2001::1", "localhost", "",
     ],
 )  # fmt: skip
 def test_no_address_of_a_private_network_is_asked(address: str) -> None:

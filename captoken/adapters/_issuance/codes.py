@@ -37,7 +37,7 @@ from captoken.adapters._issuance.starts import Starts
 from captoken.adapters._issuance.visits import login_ends
 from captoken.issuance.desk import Plan
 from captoken.issuance.minting import Ask
-from captoken.issuance.registry import KeptLogin, LoginRegistry
+from captoken.issuance.registry import Ending, KeptLogin, LoginRegistry
 
 _SPENT = "this code or refresh token is not good: ask the person again"
 
@@ -119,7 +119,7 @@ class Codes:
                 await self._use(login, text, asking)
             raise IssuanceError(_SPENT, "invalid_grant", "it is no code any more")
         if is_code:
-            await self._check_code(request, held)
+            await self._check_code(request, held, asking)
         elif not login.turn:
             raise IssuanceError(_SPENT, "invalid_grant", "a code is no refresh token")
 
@@ -138,6 +138,10 @@ class Codes:
 
         await self._ends.check_heard(standing, allowed.identity)
         answer = await self._starts.started(standing, asking, plan)
+        # What was shown again before its task was there has ended the login alone.
+        if not login.turn and await self._is_over(login.id, asking.at):
+            await asyncio.to_thread(self._registry.end, Ending(now=asking.at, task=task))
+            raise self._used_before()
         answer["scope"] = " ".join((plan.grant.name, *allowed.scope))
         # What is counted is taken once in a task.
         if not plan.grant.counts:
@@ -153,14 +157,21 @@ class Codes:
             self._registry.turn_login, login, text.digest, after.digest, asking.at
         )
         if turned.login is None:
-            self._ends.publisher.wake()
-            why = "it was used before: the login is over, and its task has ended"
-            raise IssuanceError(_SPENT, "invalid_grant", why)
+            raise self._used_before()
 
-    async def _check_code(self, request: CodeRequest, held: _Held) -> None:
+    async def _is_over(self, id: str, now: int) -> bool:
+        return await asyncio.to_thread(self._registry.login, id, now) is None
+
+    def _used_before(self) -> IssuanceError:
+        """What is raised for what was shown before. Its task has ended, and servers hear it now."""
+        self._ends.publisher.wake()
+        why = "it was used before: the login is over, and its task has ended"
+        return IssuanceError(_SPENT, "invalid_grant", why)
+
+    async def _check_code(self, request: CodeRequest, held: _Held, asking: Asking) -> None:
         """Raise IssuanceError for a code that comes otherwise than it was asked for.
 
-        It is lost then: whoever has guessed at its verifier does so once.
+        It is lost then, whoever shows it beside: nobody guesses at its verifier twice.
         """
         allowed = held.allowed
         verifier = request.verifier or ""
@@ -169,6 +180,7 @@ class Codes:
         if is_redirect and primitives.equal(challenge.encode(), allowed.challenge.encode()):
             return
         if primitives.equal(held.login.secret, held.text.digest):
+            await self._use(held.login, held.text, asking)
             await asyncio.to_thread(self._registry.drop_login, held.login.id)
         why = "another code_verifier" if is_redirect else "another redirect_uri"
         raise IssuanceError(_SPENT, "invalid_grant", why)

@@ -186,14 +186,17 @@ class Cookies(NamedTuple):
         return b"set-cookie", (said + secure).encode()
 
     def _values(self, scope: Scope, what: str) -> Iterable[str]:
-        """The values of a cookie. Of two with one name neither is known to be ours: none."""
+        """The values of a cookie. Of two with one name neither is known to be ours: none.
+
+        As browsers write them (RFC 6265, 4.2.1). Nothing is stripped: a name with a space of some
+        kind before it is one that other hosts can set.
+        """
         name = self._name(what)
         found = [
             value
             for line in values_of(scope["headers"], b"cookie")
-            for key, _, value in (
-                pair.strip().partition("=") for pair in line.decode("latin-1").split(";")
-            )
+            for pair in line.decode("latin-1").split("; ")
+            for key, _, value in (pair.partition("="),)
             if key == name
         ]
         return found if len(found) == 1 else ()
