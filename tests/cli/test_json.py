@@ -30,7 +30,7 @@ SERVING = "--keyring keyring.json --table sales --operation select"
 CASES = {
     "keygen keyring": ("--out new.json", KEYS),
     "keygen rotate": ("--keyring spare.json", KEYS),
-    "keygen retire": ("k1 --keyring spare.json", KEYS),
+    "keygen retire": ("k1 --keyring rotated.json", KEYS),
     "keygen audience": ("sales-db --keyring keyring.json --out sales-db.json", KEYS),
     "keygen holder": ("--out holder.json", PUBLIC),
     "keygen approver": ("--out approver.json", PUBLIC),
@@ -133,7 +133,9 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("json")
     for helper in ("keep_trail.py", "at_terminal.py", "policy.toml"):
         shutil.copy(HERE / helper, folder)
-    Keyring.from_keys({"k1": bytes(range(1, 33))}, current="k1").save(folder / "spare.json")
+    old, new = {"k1": bytes(range(1, 33))}, {"k2": bytes(range(2, 34))}
+    Keyring.from_keys(old, current="k1").save(folder / "spare.json")
+    Keyring.from_keys(old | new, current="k2").save(folder / "rotated.json")
     done = sh(f"set -e\n{WORLD}", folder)
     assert done.returncode == 0, done.stderr
     return folder

@@ -26,7 +26,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.errors import InvalidKeyCurveError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
@@ -180,7 +180,6 @@ def test_a_document_that_is_none_is_refused(data: bytes) -> None:
 MEMBERS = st.none() | st.integers() | st.text(max_size=8) | st.lists(st.text(max_size=3), max_size=2) | st.sampled_from(["RSA", "EC", "OKP", "P-256", "AQAB"])
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.binary(max_size=200) | st.lists(st.dictionaries(st.sampled_from(["kty", "kid", "use", "alg", "key_ops", "crv", "n", "e", "x", "y", "d"]), MEMBERS), max_size=3))
 def test_fuzz_no_document_makes_a_key_or_another_error(made: Any) -> None:
     data = made if type(made) is bytes else document(*made)

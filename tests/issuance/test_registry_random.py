@@ -152,7 +152,6 @@ class Pair(RuleBasedStateMachine):
 TestPair = Pair.TestCase
 TestPair.settings = settings(
     derandomize=True,
-    deadline=None,
     max_examples=times(15),
     stateful_step_count=40,
     suppress_health_check=list(HealthCheck),

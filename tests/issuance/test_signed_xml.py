@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography.x509 import load_pem_x509_certificate
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -312,11 +312,8 @@ def test_4_23_it_has_one_spelling_and_a_bound() -> None:
 SOUND = verify(token(GOOD))
 
 
-SLOW = [HealthCheck.too_slow]
-
-
 @given(st.data())
-@settings(max_examples=times(150), suppress_health_check=SLOW)
+@settings(max_examples=times(150))
 def test_fuzz_a_changed_byte_is_refused_or_changes_nothing(data: st.DataObject) -> None:
     """Cut, doubled, or with something else in it. White space outside, and what is not looked at, may be other."""
     at = data.draw(st.integers(0, len(GOOD) - 1))
@@ -334,7 +331,7 @@ def spelled(element: Any) -> str:
 
 
 @given(st.data())
-@settings(max_examples=times(150), suppress_health_check=SLOW)
+@settings(max_examples=times(150))
 def test_fuzz_a_changed_tree_is_refused_or_changes_nothing(data: st.DataObject) -> None:
     """Elements that are moved, doubled, dropped, renamed or emptied; and attributes likewise."""
     root = read_xml(GOOD.encode())
@@ -368,7 +365,7 @@ def test_fuzz_a_changed_tree_is_refused_or_changes_nothing(data: st.DataObject) 
 
 
 @given(st.sampled_from(sorted(PARTS)), st.data())
-@settings(max_examples=times(100), suppress_health_check=SLOW)
+@settings(max_examples=times(100))
 def test_fuzz_a_changed_part_that_is_signed(part: str, data: st.DataObject) -> None:
     """Signed by the right key: it is refused, or it says what it says, and no more than one thing."""
     xml = assertion()
@@ -414,7 +411,7 @@ def documents(draw: st.DrawFn, depth: int = 0, scope: tuple[str, ...] = ("",)) -
 
 
 @given(documents(), st.sets(st.sampled_from(["a", "b", "xs"]), max_size=2))
-@settings(max_examples=times(60), suppress_health_check=SLOW)
+@settings(max_examples=times(60))
 @example("<e xmlns='urn:1'><e xmlns=''><e xmlns='urn:1'/></e></e>", set())
 @example("<a:e xmlns:a='urn:1' xmlns:b='urn:2'><b:e xmlns:b='urn:2' b:x='1' a:x='2' x='3'/></a:e>", {"b"})
 def test_canonical_bytes_are_those_of_another_writer(xml: str, inclusive: set[str]) -> None:

@@ -307,7 +307,7 @@ def drawn(strategy, count):
     """Some hundreds of values of a strategy, the same ones each time."""
     made = []
 
-    @settings(max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=count, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def collect(value):
         made.append(value)
