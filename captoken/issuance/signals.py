@@ -26,7 +26,7 @@ Pure: no network and no clock. The result is data, and nothing has ended yet.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -169,7 +169,11 @@ def _logged_out(opened: Opened, policy: Policy, now: int) -> Effect:
     """
     claims = opened.unverified.claims
     login: Any = opened.provider
-    _check_logout(claims, login, now)
+    clients = {*login.client_ids}
+    # Where people log in here, the provider tells this of that client, too.
+    if policy.login is not None and policy.login.provider == opened.name:
+        clients.add(policy.login.client_id)
+    _check_logout(claims, login, clients, now)
 
     sub = ("sub", claims["sub"]) if "sub" in claims else None
     whose = _Whose(
@@ -201,8 +205,11 @@ def _logged_out(opened: Opened, policy: Policy, now: int) -> Effect:
     )
 
 
-def _check_logout(claims: Json, login: Any, now: int) -> None:
-    """Raise IssuanceError for what is no logout token of this provider, for us and for now."""
+def _check_logout(claims: Json, login: Any, clients: Collection[str], now: int) -> None:
+    """Raise IssuanceError for what is no logout token of this provider, for us and for now.
+
+    `clients` are what we are called there.
+    """
     _check_texts(claims)
     event, _ = _one_event(claims)
     if event != _LOGGED_OUT:
@@ -216,7 +223,7 @@ def _check_logout(claims: Json, login: Any, now: int) -> None:
 
     with _refusing("invalid_audience"):
         audiences = audiences_of(claims)
-    if not set(audiences) <= set(login.client_ids):
+    if not set(audiences) <= set(clients):
         stated = shown(", ".join(audiences))
         raise _refused(
             f"it is for {stated} (aud), which is not taken here",

@@ -36,7 +36,8 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str,
         }  # fmt: skip
         with provider(client=client, options={"clientAuthMethods": [request.param, "none"]}) as issuer:
             text = POLICY.format(origin=origin).replace(f'issuer = "{origin}/people"', f'issuer = "{issuer}"')
-            text = text.replace('client_id = "here"', f'client_id = "here"\nsecret_file = "{tmp_path}/secret"').replace('["shell"]', '["here"]')
+            text = text.replace('client_id = "here"', f'client_id = "here"\nsecret_file = "{tmp_path}/secret"')
+            text = text.replace('client_ids = ["shell"]', "client_ids = []")
             registry = MemoryRegistry(floor=0)
             with served(IssuanceService(read(text), KEYRING, registry), one, lifespan="on"):
                 yield origin, registry

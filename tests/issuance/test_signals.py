@@ -78,6 +78,18 @@ def test_a_logout_of_a_person_is_of_all_sessions() -> None:
     assert told(without(LOGGING_OUT, "sid")) == Effect("acme", "l-1", (ended,), "logout of all sessions of a person")
 
 
+@pytest.mark.parametrize("client_ids", ["[]", '["captoken-cli"]'])
+def test_a_logout_of_the_client_that_people_log_in_with_here(client_ids: str) -> None:
+    """The provider tells it of that client, whose ID tokens nobody else need show."""
+    login = '[login]\nprovider = "acme"\nclient_id = "here"\n[provider.acme]'
+    text = usual.POLICY.replace("[provider.acme]", login, 1).replace('client_ids = ["captoken-cli"]', f"client_ids = {client_ids}", 1)
+    of_here = LOGGING_OUT | {"aud": "here"}
+    assert told(of_here, over=policy.read(text)).endings == told(LOGGING_OUT).endings
+    assert refused(of_here)[0] == "invalid_audience"
+    for other in ("there", ["here", "there"]):
+        assert refused(of_here | {"aud": other}, over=policy.read(text))[0] == "invalid_audience"
+
+
 def test_a_logout_is_for_all_that_the_login_gave() -> None:
     """An access token of that login started tasks as well. Where the subject has no name, the log says so."""
     effect = told(LOGGING_OUT, over=SIBLINGS)
