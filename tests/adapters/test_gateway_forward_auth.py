@@ -56,6 +56,12 @@ url = "{url}"
 credential = "file:key"
 [service.seen.operations."items.get"]
 request = "GET /v1/items/{{id}}"
+[service.keyed]
+url = "{url}"
+credential = {{ from = "file:key", as = "header:X-Api-Key" }}
+answers = "unseen"
+[service.keyed.operations."items.get"]
+request = "GET /v1/items/{{id}}"
 """
 
 
@@ -99,7 +105,7 @@ def envoy(by: str, folder: Path, stack: ExitStack) -> int:
     if by == "ext_authz":
         asked = stack.enter_context(subprocess.Popen([sys.executable, "-m", "captoken", "gateway", "processor", "--json", "gateway.toml"], cwd=folder, env=env, stdout=subprocess.PIPE))
         stack.callback(asked.terminate)
-        assert asked.stdout is not None and json.loads(asked.stdout.readline())["services"] == ["shop", "seen"]
+        assert asked.stdout is not None and json.loads(asked.stdout.readline())["services"] == ["shop", "seen", "keyed"]
     command = [program("envoy"), "-c", str(folder / "envoy.yaml"), "--use-dynamic-base-id", "-l", "warning", "--concurrency", "1"]
     stack.enter_context(running(command, port, folder / "proxy.log", env={**os.environ, "CAPTOKEN_PROXY_SECRET": SECRET}))
     return port
@@ -175,6 +181,13 @@ def test_what_may_pass_arrives_with_the_service_s_key(world: World) -> None:
     assert headers["shop-version"] == "7" and headers["shop-account"] == "acct_1"
     assert SECRET not in str(seen) and "cap1_" not in str(seen)
     assert world.ask("/shop/v1/items/7", method="DELETE").status == 200
+
+
+def test_a_service_whose_key_stands_elsewhere_does_not_get_the_token(world: World) -> None:
+    answer = world.ask("/keyed/v1/items/7", token=world.token("keyed"))
+    assert answer.status == 200 and answer.body is not None, answer
+    headers = json.loads(answer.body)["headers"]
+    assert headers["x-api-key"] == KEY.removeprefix("sk_live_") and "authorization" not in headers and "cap1_" not in str(headers)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,14 @@ def written_headers(service: Service) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def leaves_token(service: Service) -> bool:
+    """Would the agent's token go on to the service, if nobody took it out?
+
+    It came in the one header that may have it, and the service's key is in another place.
+    """
+    return service.writer.header != "authorization"
+
+
 def _variable(found: Configuration) -> str:
     kind, _, place = (found.file.proxy.secret or "").partition(":")
     return place if kind == "env" else SECRET
@@ -63,6 +71,7 @@ def caddy(found: Configuration, at: str) -> str:
         copied = " ".join(["X-Captoken-Uri", *names])
         origin = origin_of(each.url)
         trusted = ""
+        taken = "\n\t\t\theader_up -Authorization" if leaves_token(each) else ""
         if each.ca:
             inner = f"\n\t\t\t\ttls_trust_pool file {each.ca}\n\t\t\t"
             trusted = f"\n\t\t\ttransport http {{{inner}}}"
@@ -85,7 +94,7 @@ def caddy(found: Configuration, at: str) -> str:
 			header_up Host {{upstream_hostport}}
 			header_up -X-Captoken-*
 			header_up -X-Forwarded-*
-			header_up -Via{trusted}
+			header_up -Via{taken}{trusted}
 		}}
 	}}""")
     host, _, port = at.rpartition(":")
@@ -195,6 +204,7 @@ def traefik(found: Configuration) -> dict[str, Any]:
         # Before the question; and taken out again before the service.
         "captoken-secret": _with_header(f'{{{{ env "{_variable(found)}" }}}}', Upgrade=""),
         "captoken-no-secret": _with_header(""),
+        "captoken-no-token": _with_header("", Authorization=""),
     }
     transports: dict[str, Any] = {}
     for each in unseen(found):
@@ -210,7 +220,8 @@ def traefik(found: Configuration) -> dict[str, Any]:
         named = f"captoken-{each.name}"
         middlewares[named] = {"forwardAuth": forward}
         middlewares[f"{named}-prefix"] = {"stripPrefix": {"prefixes": [f"/{each.name}"]}}
-        chain = ["captoken-secret", named, "captoken-no-secret", f"{named}-prefix"]
+        after = "captoken-no-token" if leaves_token(each) else "captoken-no-secret"
+        chain = ["captoken-secret", named, after, f"{named}-prefix"]
         base = parts.path.rstrip("/")
         if base:
             middlewares[f"{named}-base"] = {"addPrefix": {"prefix": base}}

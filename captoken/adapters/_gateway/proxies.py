@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from captoken.adapters._gateway.asking_proxies import unseen, written_headers
+from captoken.adapters._gateway.asking_proxies import leaves_token, unseen, written_headers
 from captoken.adapters._gateway.forward_auth import CHECKED
 from captoken.adapters._gateway.opening import Configuration, Service
 from captoken.adapters._http.origins import origin_of
@@ -110,8 +110,8 @@ def _route(service: Service, timeout: str, asks: str) -> dict[str, Any]:
     if asks == EXT_AUTHZ_HTTP:
         # The answer writes no path: it permits what is spelled as the service has it.
         to["prefix_rewrite"] = urlsplit(service.url).path.rstrip("/") + "/"
-        if service.writer.header != "authorization":
-            route["request_headers_to_remove"] = ["authorization"]  # the agent's token
+        if leaves_token(service):
+            route["request_headers_to_remove"] = ["authorization"]
     return route
 
 

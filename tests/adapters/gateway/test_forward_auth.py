@@ -204,3 +204,18 @@ def test_certificates_and_variables_of_one_s_own_are_named(tmp_path: Path) -> No
     made = asking_proxies.traefik(found)["http"]
     assert made["serversTransports"] == {"captoken-shop": {"rootCAs": [ca]}} and "OWN" in json.dumps(made["middlewares"])
     assert made["middlewares"]["captoken-shop-base"] == {"addPrefix": {"prefix": "/base"}}
+
+
+@pytest.mark.parametrize("place, leaves", [("bearer", False), ("basic", False), ("scheme:Key", False), ("header:X-Key", True)])
+def test_a_service_whose_key_stands_elsewhere_does_not_get_the_token(tmp_path: Path, place: str, leaves: bool) -> None:
+    """Real proxies show it in test_gateway_forward_auth."""
+    World(tmp_path)
+    keyed = f'credential = {{ from = "file:key", as = "{place}" }}\nanswers = "unseen"'
+    (tmp_path / "gateway.toml").write_text(FILE.replace('credential = "file:key"\nanswers = "unseen"', keyed))
+    found = configured(str(tmp_path / "gateway.toml"))
+    assert keyed in (tmp_path / "gateway.toml").read_text()
+    assert ("header_up -Authorization\n" in asking_proxies.caddy(found, "127.0.0.1:1")) is leaves
+    made = asking_proxies.traefik(found)["http"]
+    chain = made["routers"]["captoken-shop"]["middlewares"]
+    gone = made["middlewares"][chain[chain.index("captoken-shop") + 1]]["headers"]["customRequestHeaders"]
+    assert gone == {"X-Captoken-Proxy": "", **({"Authorization": ""} if leaves else {})}
