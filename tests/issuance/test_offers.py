@@ -31,6 +31,12 @@ expires_in = 900
 tools = {{ "read" = {{}}, "mail.*" = {{}}, "mail.send" = {{ to = {{ in = ["a@b.example"] }} }} }}
 allow = {{ "sales" = ["select", "insert"], "market.*" = ["select"] }}
 columns = {{ "sales" = ["amount", "region", "note"] }}
+[grant.free]
+subject = {{ provider = "people" }}
+clients = ["desk"]
+agents = ["assistant"]
+resources = ["notes"]
+give = {{ expires_in = 900, allow = {{ "*" = ["insert"], "sales" = ["select", "insert"], "hr" = ["select", "insert"] }}, columns = {{ "hr" = ["name", "pay"] }} }}
 """
 WORK = {"scope": "work"}
 
@@ -154,6 +160,27 @@ def test_columns_are_added_to_columns(alice: Person, here: tuple[str, House]) ->
     assert word(again) == {
         "allow": {"market.x": ["select"], "sales": ["insert", "select"]}, "columns": {"market.x": ["a"], "sales": ["amount", "region"]}, "tools": {"read": {}},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("grant", ["work", "free"])
+def test_a_column_has_no_box_where_all_of_them_would_come_with_it(alice: Person, here: tuple[str, House], grant: str) -> None:
+    """The specification's rule 44.20. It may add to the whole table; what it asks for later is to read one column."""
+    begun(alice, f"{grant} table:sales:insert")
+    here[1].clock.now += 1
+    asked = f"{grant} table:sales:select:region"
+    page = alice.page(scope=asked)
+    assert boxes(page) == ["table:sales:select"] and "Read sales" in words(page) and "column region" not in words(page)
+    assert ("Within these limits columns amount, note, region of sales" in words(page)) is (grant == "work")
+    said = begun(alice, asked)
+    assert allows(said, Access(table="sales", operation="select", columns=["amount"])) == "allowed"
+
+
+def test_what_a_wider_pattern_says_of_columns_is_not_added(alice: Person, here: tuple[str, House]) -> None:
+    begun(alice, "free table:*:insert")
+    here[1].clock.now += 1
+    said = begun(alice, "free table:hr:select:name")
+    assert allows(said, Access(table="hr", operation="select", columns=["name"])) == "allowed"
+    assert allows(said, Access(table="hr", operation="select", columns=["pay"])) == "column"
 
 
 def test_it_is_added_to_the_newest_that_lives(alice: Person, here: tuple[str, House]) -> None:

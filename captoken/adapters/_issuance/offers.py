@@ -291,19 +291,21 @@ def offer_of(
     gives, missing = _offered(root, wanted, grant)
     rights = _rights(gives, wanted)
 
-    goes_on = None
+    goes_on, added = None, list[Right]()
     if wanted and not grant.counts:
         here = (grant.name, plan.audiences[0])
         those = (rest for *where, rest in running if tuple(where) == here)
         goes_on = next(those, None)
-    if goes_on is not None:
-        held = _cut(root, goes_on.keywords)
-        added = [right for right in rights if held is None or not _has(held, right)]
-        if held is None or not added:
-            goes_on = None  # nothing is added to it: it is a login as any other
-        else:
-            rights = added
+    held = None if goes_on is None else _cut(root, goes_on.keywords)
+    if goes_on is not None and held is not None:
+        beside = _plain(wanted, _whole(held, root))
+        offered = _offered(root, beside, grant)
+        added = [right for right in _rights(offered[0], beside) if not _has(held, right)]
+        if added:
+            (gives, missing), rights = offered, added
             goes_on = structs.replace(goes_on, keywords=_kept(held))
+    if not added:
+        goes_on = None  # nothing is added to it: it is a login as any other
     return Offer(
         asked=asked,
         application=application,
@@ -332,10 +334,26 @@ def _offered(
     return granted_keywords(made), tuple(right for right in asked if right not in given)
 
 
-def _plain(rights: Iterable[Right]) -> tuple[Right, ...]:
-    """Without columns of tables of which all columns are asked for."""
+def _whole(held: Token, root: Token) -> set[str]:
+    """The tables of which all columns are allowed that the policy gives.
+
+    A token has columns by table, and not by operation. So what else it may do there is not offered
+    by column: with that box all of them would come.
+    """
+    mine, every = granted_keywords(held), granted_keywords(root)
+    of_mine, of_all = mine.get("columns", {}), every.get("columns", {})
+    return {
+        table
+        for table, operations in _tables_of(mine).items()
+        if operations
+        and patterns.decided(of_mine, table, None) == patterns.decided(of_all, table, None)
+    }
+
+
+def _plain(rights: Iterable[Right], known: Iterable[str] = ()) -> tuple[Right, ...]:
+    """Without columns of tables of which all columns are asked for, or `known` to be allowed."""
     those = tuple(rights)
-    whole = {one.name for one in those if one.kind == "table" and not one.column}
+    whole = {one.name for one in those if one.kind == "table" and not one.column}.union(known)
     cut = (one._replace(column="") if one.name in whole else one for one in those)
     return tuple(dict.fromkeys(cut))
 
@@ -393,7 +411,8 @@ def _together(before: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, 
         its = added.get("columns", {}).get(table)
         # Columns of a table that had all of them stay all; of one that had some, some are added.
         if its is not None and (is_new or table in columns):
-            columns[table] = sorted({*columns.get(table, ()), *its})
+            known = () if is_new else columns.get(table, ())
+            columns[table] = sorted({*known, *its})
     made = {
         "allow": allow,
         "columns": columns,
