@@ -169,7 +169,9 @@ class IssuanceService:
         if hasattr(registry, "turn_login"):
             kept: LoginRegistry = registry  # type: ignore[assignment]
             found = Documents() if documents is None else documents
-            self._logins = Logins(self._stands, kept, self._ends, clock, found, is_trial)
+            self._logins = Logins(
+                self._stands, kept, self._ends, self._reviews, clock, found, is_trial
+            )
             self._codes = Codes(kept, self._ends, self._rates, self._starts, clock)
         self._check_login(policy)
 

@@ -13,6 +13,7 @@ from captoken.adapters.issuance import IssuanceService, Setup
 from captoken.issuance.registry import MemoryRegistry
 
 from .fixtures import KEYRING, LEASE, POLICY, policy
+from .logging_in import Person, house
 from .registries import tasks
 from .test_certificates import ACME, ROBOT, STRANGER, Door, denied, good
 from .test_issuance import World, exchange, nightly, proof, svid, workflow
@@ -96,6 +97,17 @@ def test_a_certificate_is_reviewed_as_well(tmp_path: Path) -> None:
     assert len(asked.about) == 1
     asked.says = False
     denied(door.ask(robot), "no longer confirms it")
+
+
+def test_a_login_here_is_reviewed_as_well() -> None:
+    asked = Asked()
+    with house(reviews={"people": asked}) as (origin, _):
+        assert Person(origin).tokens()["scope"] == "notes"
+        assert len(asked.about) == 1 and asked.about[0].count(".") == 2
+        for says, status, told in ((False, 400, "no longer confirms it"), (OSError("of the assertion"), 503, "cannot ask")):
+            asked.says = says
+            page = Person(origin).page()
+            assert page.status_code == status and told in page.text and "request" not in page.text
 
 
 def test_a_review_of_nobody_is_a_mistake_of_the_program() -> None:

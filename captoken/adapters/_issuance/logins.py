@@ -40,6 +40,7 @@ from captoken.adapters._issuance.offers import (
     read_asked,
     rights_in,
 )
+from captoken.adapters._issuance.reviews import Reviews
 from captoken.adapters._issuance.standing import Standing
 from captoken.adapters._issuance.visits import (
     BACK,
@@ -80,6 +81,7 @@ class Logins:
         standing: Callable[[], Standing],
         registry: LoginRegistry,
         ends: Ends,
+        reviews: Reviews,
         clock: Clock,
         documents: Documents,
         is_trial: bool,
@@ -92,7 +94,7 @@ class Logins:
         self._documents = documents
         self._is_trial = is_trial
         self._allowances = Allowances(registry, clock)
-        self._visits = Visits(standing, registry, ends, clock)
+        self._visits = Visits(standing, registry, ends, reviews, clock)
         self.routes: dict[tuple[str, str], _Handler] = {
             ("GET", "/authorize"): self._guarded(self._authorize),
             ("POST", "/authorize/decide"): self._guarded(self._decide),

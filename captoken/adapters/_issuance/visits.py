@@ -29,6 +29,7 @@ from captoken.adapters._http.escapes import fields
 from captoken.adapters._http.exchange import Receive, Response, Scope
 from captoken.adapters._issuance.answers import form
 from captoken.adapters._issuance.ends import Ends
+from captoken.adapters._issuance.reviews import Reviews
 from captoken.adapters._issuance.sessions import Cookies, Session
 from captoken.adapters._issuance.standing import Standing
 from captoken.issuance.identity import Identity, identify, kind_of, open_assertion
@@ -64,12 +65,14 @@ class Visits:
         standing: Callable[[], Standing],
         registry: LoginRegistry,
         ends: Ends,
+        reviews: Reviews,
         clock: Clock,
     ) -> None:
         """`standing` gives what stands now."""
         self._standing = standing
         self._registry = registry
         self._ends = ends
+        self._reviews = reviews
         self._clock = clock
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._provider: tuple[float, tuple[Any, ...], Provider | SamlProvider] | None = None
@@ -172,7 +175,9 @@ class Visits:
         here = structs.replace(policy, providers={login.provider: ours})
         opened = open_assertion(text, here, (kind_of(ours),))
         await keys.want(opened.name, opened.kid)
-        return identify(opened, here, keys, now, policy.origin)
+        identity = identify(opened, here, keys, now, policy.origin)
+        await self._reviews.check(identity, text, "invalid_grant")
+        return identity
 
     async def _use(self, identity: Identity, standing: Standing) -> None:
         """Remember that an assertion was used. Raises IssuanceError for one that was before."""
