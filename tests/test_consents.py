@@ -66,6 +66,7 @@ def test_a_request_is_read_as_it_was_written(statement: Statement | None) -> Non
     told = asked.lines()
     assert [text for name, text in told if name == "statement"] == ([] if statement is None else [statement.text])
     assert [text for name, text in told if name == "tool"] == ["mail.send"]
+    assert told[-1] == ("asked", "2025-11-25 09:00:00Z")
     assert asked.audience == "mail" and asked.subject == "user:jane" and asked.agent == "mailer" and asked.task == "t/part"
     assert asked.chain == (("orchestrator", "issued"), ("mailer", "vouched")) and asked.at == NOW
     assert asked.statement == (statement and statement.text)

@@ -41,7 +41,7 @@ def test_every_refusal_has_an_entry() -> None:
 def test_every_exception_is_one_that_is_promised_or_stays_inside() -> None:
     """A new class of exception is a decision: in the tree, or caught where it was raised."""
     kept = {
-        "_Unreadable", "ClientGone", "NotFinite", "EncodingError", "RefusedError", "NotLetIn", "RequestError", "ServiceError",
+        "_Answered", "_Unreadable", "ClientGone", "NotFinite", "EncodingError", "RefusedError", "NotLetIn", "RequestError", "ServiceError",
         "JoseError", "KeysError", "XmlError", "_RolledBack", "LateError", "MovedError", "UnmadeError", "GrammarError",
         "Broken", "Malformed", "_ReturnedError", "NoCost", "NoOperation", "Told", "TooLong", "Unpriced", "Unavailable", "Unreachable",
     }  # fmt: skip

@@ -215,12 +215,8 @@ def _refusal(refused: NotLetIn, protocol: str) -> dict[str, Any]:
         return dict(refused.offer.result)
     if not refused.tool:
         raise _errors.MCPError(refused.code, refused.text, refused.data) from None
-    result = {
-        "content": [{"type": "text", "text": refused.text}],
-        "isError": True,
-        "_meta": refused.data,  # so that a client can tell it from an error of the tool's own
-    }
-    return {**result, "resultType": "complete"} if protocol in _modern else result
+    told = refused.result
+    return {**told, "resultType": "complete"} if protocol in _modern else told
 
 
 def _private(result: Any) -> Any:

@@ -268,6 +268,19 @@ class Gate:
             raise await self.denials.unverified(NotLetIn("invalid", why))
         await self._authenticated(text, await self._proven(text, message), message.method)
 
+    async def seen(self, text: str | None, message: Message) -> None:
+        """The same of what is verified again: nothing is used unless it is refused."""
+        with logged_as(lambda: f"MCP {message.method}"):
+            if text is None or not await self._seems_genuine(text, message):
+                await self.shown(text, message)
+
+    async def _seems_genuine(self, text: str, message: Message) -> bool:
+        """Would a text be authenticated now? Raises NotLetIn where no proof can be about that."""
+        about = await self._proven(text, message)
+        return bool(
+            await answer_of(self._verifier, lambda face: face.explain(text, None, request=about))
+        )
+
     async def stranger(self, text: str, message: Message) -> NotLetIn:
         """What is said of a text of another tree, once it is on record."""
         about = await self._proven(text, message)

@@ -148,6 +148,13 @@ class NotLetIn(Exception):  # noqa: N818, the name reads as what it is
         return told
 
 
+    @property
+    def result(self) -> dict[str, Any]:
+        """Of a tool: for the model. What is beside it tells it from an error of the tool's own."""
+        said = [{"type": "text", "text": self.text}]
+        return {"content": said, "isError": True, "_meta": self.data}
+
+
 class Keeper(Protocol):
     """Who knows whose each session is."""
 
@@ -181,6 +188,7 @@ class Message(NamedTuple):
     # that of HTTP, and its params are the answer.
     beside: str = ""
     notified: bool = False  # nobody waits for an answer
+    id: int | str | None = None  # of a request in a body of HTTP, which is answered there
     opens: bool = False  # the client says that it can show a person a page, in a protocol that asks
 
 
@@ -216,7 +224,10 @@ def _message_of(one: Any, headers: Headers, named: str) -> Message:
         answer = {key: value for key, value in said.items() if key != "jsonrpc"}
         return Message("POST", answer, headers, beside=named)
     stated = params if type(params) is dict else {}
-    return Message(method, stated, headers, notified=type(said.get("id")) not in (int, str))
+    number = said.get("id")
+    if type(number) not in (int, str):
+        return Message(method, stated, headers, notified=True)
+    return Message(method, stated, headers, id=number)
 
 
 def headers_of(http_request: Any, notified: bool = False) -> Headers | None:

@@ -7,12 +7,14 @@ SDK makes.
 
 1. A session is of the tree of the token that comes with its `initialize`; else of the tree of the
    first genuine token that comes in it. A tree is what was minted, with all that was made of it.
-2. From then on nothing is answered in it without a token of that tree, but `ping`. A stream that
-   listens needs one always: there is nobody yet to whom the session could belong.
+2. From then on nothing gets as far as the SDK without a genuine token of that tree. It sends an
+   answer to whoever used its number last, and a stranger can use the number of a request that is
+   under way. `ping` is answered here. A stream that listens needs a token always: there is nobody
+   yet to whom the session could belong.
 3. What has no params, an answer, a stream, the end of a session, has its token in the Authorization
    header. Its proof is about the HTTP method, the session and the answer.
-4. Requests that need a token in any case are the guard's to verify, and to refuse. It asks here
-   whether they are of the right tree.
+4. A request is verified here, and once more by the guard, which uses its proof. The guard asks here
+   whether it is of the right tree.
 5. No stream is resumed where the server keeps what it sends by the numbers of requests: these are
    the same in each session, and whoever resumes one would be sent what others were answered.
 
@@ -113,9 +115,21 @@ class Guarding(Protocol):
         """Verify a text that comes with what is no call, on record. Raises NotLetIn."""
         ...
 
+    async def seen(self, text: str | None, message: Message) -> None:
+        """The same of what the guard verifies again: nothing is used. Raises NotLetIn."""
+        ...
+
     async def stranger(self, text: str, message: Message) -> NotLetIn:
         """What is said of a text of another tree, once it is on record."""
         ...
+
+
+class _Answered(Exception):  # noqa: N818, the name reads as what it is
+    """A stranger's request in a session, which is answered here as the SDK would."""
+
+    def __init__(self, message: Message, **said: Any) -> None:
+        super().__init__()
+        self.response = json_response(200, {"jsonrpc": "2.0", "id": message.id, **said})
 
 
 class Sessions:
@@ -181,6 +195,8 @@ class Sessions:
             return
         except (RequestError, NotLetIn) as refused:
             return await Reply(scope, send).answer(_refusal(refused))
+        except _Answered as made:
+            return await Reply(scope, send).answer(made.response)
 
         async def noticed(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -192,7 +208,10 @@ class Sessions:
     async def _asked(self, scope: Scope, named: str) -> None:
         """A stream that listens in a session, or the end of one. Raises NotLetIn (rule 2)."""
         if scope["method"] == "GET" or self._owners.get(named) is not None:
-            await self._shown(named, Message(scope["method"], {}, scope["headers"], beside=named))
+            message = Message(scope["method"], {}, scope["headers"], beside=named)
+            text = await self._text(named, message)
+            await self._guard.shown(text, message)
+            await self._owned(named, text, message)
 
     async def _posted(self, scope: Scope, named: str | None, sent: bytes) -> Tree | None:
         """A message, or several; the tree of a token that opens a session with it (rule 1).
@@ -210,24 +229,39 @@ class Sessions:
             if message.method == "initialize" and self._owners.get(named or "") is None:
                 tree = _tree_of(self._token_or_none(message))
             elif named is not None:
-                await self._said(named, message)
+                await self._said(named, message, is_alone=len(messages) == 1)
         return tree
 
-    async def _said(self, named: str, message: Message) -> None:
-        """One message in a session. Raises NotLetIn."""
-        if self._owners.get(named) is None or message.method == _ANYBODY:
-            return
-        if message.method in FREE or message.beside:
-            return await self._shown(named, message)
-        # A request is answered by the guard, which knows its session. It is told of no notification
-        # in what session it came.
-        if message.notified:
-            await self._text(named, message)
+    async def _said(self, named: str, message: Message, is_alone: bool) -> None:
+        """One message in a session. Raises NotLetIn, and _Answered for a call that is alone."""
+        try:
+            await self._let_in(named, message)
+        except NotLetIn as refused:
+            is_ping = message.method == _ANYBODY
+            if message.id is None or not is_alone or (message.method in FREE and not is_ping):
+                raise
+            if is_ping:
+                raise _Answered(message, result={}) from None
+            if refused.tool:
+                raise _Answered(message, result=refused.result) from None
+            raise _Answered(message, error=_error(refused)) from None
 
-    async def _shown(self, named: str, message: Message) -> None:
-        """A token of the session's tree comes with what is no call (rule 2). Raises NotLetIn."""
+    async def _let_in(self, named: str, message: Message) -> None:
+        """See that a message comes with a token of the session's tree (rule 2). Raises NotLetIn."""
+        is_call = message.method not in FREE and not message.beside
+        is_nobodys = self._owners.get(named) is None
+        if is_nobodys and not is_call:
+            return
         text = await self._text(named, message)
-        await self._guard.shown(text, message)
+        if text is None and is_nobodys:
+            return
+        if text is None and message.method == _ANYBODY:  # no denial for the record
+            raise NotLetIn("invalid", "")
+        await (self._guard.seen if is_call else self._guard.shown)(text, message)
+        await self._owned(named, text, message)
+
+    async def _owned(self, named: str, text: str | None, message: Message) -> None:
+        """The session is of the tree of a text that was verified. Raises NotLetIn."""
         if text is not None and not self.claim(named, text):
             raise await self._guard.stranger(text, message)
 
@@ -267,7 +301,11 @@ class Sessions:
 def _refusal(refused: RequestError | NotLetIn) -> Response:
     """The answer to what is refused: an error of JSON-RPC, under HTTP's own status."""
     if isinstance(refused, NotLetIn):
-        error = {"code": refused.code, "message": refused.text, "data": refused.data}
+        error = _error(refused)
         return json_response(refused.code, {"jsonrpc": "2.0", "id": None, "error": error})
     error = {"code": _INVALID_REQUEST, "message": refused.text}
     return json_response(refused.status, {"jsonrpc": "2.0", "id": None, "error": error})
+
+
+def _error(refused: NotLetIn) -> dict[str, Any]:
+    return {"code": refused.code, "message": refused.text, "data": refused.data}

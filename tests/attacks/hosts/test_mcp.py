@@ -259,6 +259,48 @@ def test_a_session_is_of_the_tree_that_opened_it_whatever_a_stranger_sends_in_it
     assert world.ran == [("wire", "accept")] and text(result) == "accept"
 
 
+def test_no_stranger_is_sent_what_another_asked_for_by_the_number_of_its_request() -> None:
+    """The SDK sends an answer to whoever used its number last. All numbers are used that the host's call can have (spec 40.12)."""
+    world, token, host = World(), minted(), Host()
+    asked = [
+        ("ping", None),
+        ("tools/call", {"name": "look", "arguments": {"term": "x"}}),
+        ("tools/list", {}),
+        ("logging/setLevel", {"level": "error"}),
+    ]
+    numbers = [*range(8), *map(str, range(8)), "_GET_stream"]
+
+    async def body(url: str) -> Any:
+        async with host.client(url, header_of(token)) as client, httpx.AsyncClient() as web, anyio.create_task_group() as group:
+            done: list[Any] = []
+
+            async def call() -> None:
+                done.append(await client.call_tool("wire", {}))
+
+            group.start_soon(call)
+            await host.asked.wait()
+            for who, (headers, code) in strangers().items():
+                for method, params in asked:
+                    for number in numbers:
+                        before = len(world.decisions)
+                        content = said(id=number, method=method, **({} if params is None else {"params": params}))
+                        answer = await web.post(url, content=content, headers={**PLAIN, "mcp-session-id": host.session, **headers})
+                        ending = answer.json()
+                        result, error = ending.get("result"), ending.get("error", {})
+                        assert ending["id"] == number, (who, method)
+                        if method == "ping":
+                            assert result == {}, (who, ending)
+                        else:  # what the model of a tool is to hear is its result
+                            assert error.get("code", result and result["isError"] and 403) == code, (who, ending)
+                        assert len(world.decisions) - before == (method != "ping" or who != "nobody")
+            host.go.set()
+        return done[0]
+
+    with served(world) as url:
+        result = anyio.run(body, url)
+    assert world.ran == [("wire", "accept")] and text(result) == "accept"
+
+
 @pytest.mark.parametrize("sdk", ["mcp", "fastmcp"])
 def test_nobody_resumes_the_stream_of_another_session(sdk: str) -> None:
     """The stranger opens a session of its own, and asks there for what was sent in another: by the number of an event of each (spec 40.12).
