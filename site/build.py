@@ -45,7 +45,7 @@ def main() -> int:
     )
     for page in BUILT.rglob("*.html"):
         page.write_text(accessible(page.read_text("utf-8")), "utf-8")
-    for name in ("evidence", "assurance"):
+    for name in ("evidence", "assurance", "benchmarks", "planning"):
         page = BUILT / f"docs/{name}.html"
         page.write_text(greyed(page.read_text("utf-8")), "utf-8")
     shutil.copyfile(INSPECTOR, BUILT / INSPECTOR.name)  # as it is: its policy has hashes of it
@@ -238,15 +238,19 @@ def accessible(page: str) -> str:
 def greyed(page: str) -> str:
     """A page of what was run, with what is old or failed in grey, as on the day of the build.
 
-    A claim stands on one session, which makes the faults of all.
+    A claim stands on one session, which makes the faults of all; figures on the run whose commit
+    stands beside them.
     """
     known = runpy.run_path(str(ROOT / "tests/evidence.py"))
     today = datetime.now(UTC).date()
     for run in known["runs"]():
         if why := known["lacks"](run, today):
-            first = r"[A-Z]\d+" if run.name == "claims" else "(?!)"
-            row = rf"<td>(<p>(?:{re.escape(run.name)}|{first})</p></td>)"
+            claim = r"|[A-Z]\d+" if run.name == "claims" else ""
+            row = rf"<td>(<p>(?:{re.escape(run.name)}{claim})</p></td>)"
             page = re.sub(row, rf'<td class="old" title="{why}">\1', page)
+            beside = rf"<td>(<p>commit</p></td>(?:(?!</tr>).)*{run.commit or '(?!)'})"
+            grey = rf'<td class="old figures" title="{why}">\1'
+            page = re.sub(beside, grey, page, flags=re.DOTALL)
     return page
 
 
