@@ -85,6 +85,7 @@ def elsewhere(folder: Path, text: str) -> None:
     """Another process: it has the server's keys, the same ledger, and a token."""
     ledger = SQLiteLedger(folder / "ledger.db")
     tell("the same token, another process", Verifier(keys(folder), "desk", ledger=ledger), text)
+    ledger.close()
 
 
 def keys(folder: Path) -> Keyring:
@@ -127,6 +128,7 @@ def main(folder: Path) -> None:
     mail = {"send_mail": {"to": {"in": ["ops@example.com"]}, "text": {"any": True}}}
     answer = minted("answer", tools=mail)
     tell("another task", verifier, answer.serialize())
+    ledger.close()
 
 
 if __name__ == "__main__":
@@ -135,3 +137,4 @@ if __name__ == "__main__":
     else:
         with tempfile.TemporaryDirectory() as made:
             main(Path(made))
+    database.close()

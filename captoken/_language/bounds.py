@@ -35,6 +35,7 @@ MESSAGES = 100
 # The size of all that an access states, as the specification counts a value (24.26).
 FACTS = 256 << 10
 NESTED = FACTS // 16  # arrays and objects, as rule 24.26 counts an item
+LEVELS = 200  # of arrays and objects within each other, in a body that a guard reads
 
 # The limits of the services. A ticket has at most 2,048 bytes, a discharge 8,192 characters.
 DISCHARGE_BYTES = 8 << 10
@@ -73,6 +74,22 @@ def is_crowded(text: bytes) -> bool:
     counted as well.
     """
     return text.count(b"[") + text.count(b"{") > NESTED
+
+
+def is_deep(value: Any, levels: int = LEVELS) -> bool:
+    """Are there more than so many levels of objects and lists in what was read?
+
+    The decoder has an end of its own, which is another one in each Python. What looks through a
+    value afterwards calls itself, and has an end before that.
+    """
+    if type(value) not in (dict, list):
+        return False
+    if levels == 0:
+        return True
+    for item in value.values() if type(value) is dict else value:
+        if is_deep(item, levels - 1):
+            return True
+    return False
 
 
 def is_bounded(access: Access) -> bool:

@@ -25,7 +25,7 @@ from captoken._format import primitives
 from captoken._format.encoding import EncodingError, b64decode
 from captoken._format.extras import extra
 from captoken._format.spelling import shown
-from captoken._language.bounds import ASSERTION_CHARS
+from captoken._language.bounds import ASSERTION_CHARS, is_deep
 
 MAX_DEPTH = 16  # levels of objects and arrays
 MAX_DIGITS = 20  # of an integer with its sign: 64 bits
@@ -72,7 +72,8 @@ def read_value(data: bytes) -> Any:
     try:
         text = data.decode()
         value = _decode(text)
-        _check_depth(value)
+        if is_deep(value, MAX_DEPTH):
+            raise JoseError("JSON that is nested too deeply")
 
         # A lone surrogate is no character; written as one, it would be no UTF-8 either.
         if "\\u" in text:
@@ -123,19 +124,6 @@ _decode = json.JSONDecoder(
     parse_int=_int,
     parse_constant=_constant,
 ).decode
-
-
-def _check_depth(value: Any, depth: int = 0) -> None:
-    """Raise JoseError for what is nested deeper than anybody needs.
-
-    The decoder has an end of its own, which is another one in each Python.
-    """
-    if type(value) not in (dict, list):
-        return
-    if depth == MAX_DEPTH:
-        raise JoseError("JSON that is nested too deeply")
-    for item in value.values() if type(value) is dict else value:
-        _check_depth(item, depth + 1)
 
 
 # --- a signed text --------------------------------------------------------------------------------

@@ -102,6 +102,7 @@ def made_now(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres
     folder = tmp_path_factory.mktemp("museum") / "now"
     drop(postgres_server.conninfo)
     with closing(server.client()) as client:
+        client.flushall()  # what other versions have left there
         museum.write(folder, postgres_server.conninfo, client)
     return folder
 

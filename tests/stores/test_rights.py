@@ -195,7 +195,8 @@ def test_a_server_denies_while_it_cannot_read_the_overlay(folder: Path) -> None:
 READS = """
 import sys
 from captoken.stores.sqlite import SQLiteSnapshots
-store, seen = SQLiteSnapshots(sys.argv[1], readonly=True, timeout=30), set()
+store = SQLiteSnapshots(sys.argv[1], readonly=True, timeout=30)
+seen = {store.load()}
 print("reads", flush=True)
 while b"the last" not in seen:
     seen.add(store.load())

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.spelling import shown
-from captoken._language.bounds import NUMBER_CHARS, is_crowded
+from captoken._language.bounds import NUMBER_CHARS, is_crowded, is_deep
 from captoken.adapters._gateway.shapes import (
     ANY,
     DEEPEST,
@@ -104,13 +104,16 @@ def _plain(text: str, what: str) -> str:
 # --- JSON -----------------------------------------------------------------------------------------
 
 
+_DEEP = "The body is nested too deeply."
+
+
 def json_value(body: bytes) -> Any:
     """The value of a JSON text: no key twice in whatever case, and each number exactly a double."""
     if is_crowded(body):
         raise bad("The body has too many arrays and objects.")
     text = _utf8(body, "The body")
     try:
-        return json.loads(
+        value = json.loads(
             text,
             object_pairs_hook=_object,
             parse_int=_integer,
@@ -118,9 +121,12 @@ def json_value(body: bytes) -> Any:
             parse_constant=_constant,
         )
     except RecursionError:
-        raise bad("The body is nested too deeply.") from None
+        raise bad(_DEEP) from None
     except ValueError:
         raise bad("The body is not JSON.") from None
+    if is_deep(value):
+        raise bad(_DEEP)
+    return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from captoken._format.text import without_proof
-from captoken._language.bounds import MESSAGES, NESTED, is_crowded
+from captoken._language.bounds import MESSAGES, NESTED, is_crowded, is_deep
 from captoken.adapters._http.credentials import text_in
 from captoken.adapters._http.exchange import Header, RequestError, values_of
 from captoken.proof import mcp_request
@@ -210,6 +210,8 @@ def messages_of(body: bytes, headers: Headers, named: str) -> list[Message]:
         said = json.loads(body.decode())
     except RecursionError:
         raise ValueError("nested too deep") from None
+    if is_deep(said):
+        raise ValueError("nested too deep")
     several = said if type(said) is list else [said]
     if len(several) > MESSAGES:
         raise RequestError(413, f"More than {MESSAGES} messages in one body.")

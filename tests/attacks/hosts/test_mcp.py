@@ -188,6 +188,7 @@ UNREADABLE = {
     "in another encoding": said(id=1, result=ACCEPTED).decode().encode("utf-16"),
     "with a number that is long": said(id=1, result=ACCEPTED)[:-1] + b', "x": ' + b"9" * 5000 + b"}",
     "nested deep": said(id=1, result=ACCEPTED)[:-1] + b', "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "nested deeper than is looked at": said(id=1, result=ACCEPTED)[:-1] + b', "x": ' + b"[" * 200 + b"]" * 200 + b"}",
     "cut": said(id=1, result=ACCEPTED)[:-1],
 }
 
