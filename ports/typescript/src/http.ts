@@ -11,8 +11,8 @@
  */
 
 import type { Answer } from "./adapters/answers.js";
-import { Pieces } from "./adapters/body.js";
-import { Gate, type HttpOptions, type ReadBody } from "./adapters/gate.js";
+import { bodyOfRequest } from "./adapters/body.js";
+import { Gate, type HttpOptions } from "./adapters/gate.js";
 import { RequestError, isCredential, type Head } from "./adapters/head.js";
 import { serving } from "./current.js";
 import { UsageError } from "./format/errors.js";
@@ -56,7 +56,7 @@ export async function admit(
   gate: Gate,
   request: Request,
 ): Promise<{ shown: Request; grant: Grant }> {
-  const { grant, body } = await gate.admitted(headOf(request), bodyOf(request));
+  const { grant, body } = await gate.admitted(headOf(request), bodyOfRequest(request));
   return { shown: shownOf(request, body), grant };
 }
 
@@ -65,25 +65,6 @@ export function headOf({ method, url, headers }: Request): Head {
   const [, path = "", query = ""] = /^[a-z+.-]+:\/\/[^/?#]*([^?#]*)(?:\?([^#]*))?/i.exec(url) ?? [];
   return { method, path, query, headers: [...headers] };
 }
-
-/** The whole body, counted as it comes. */
-const bodyOf =
-  (request: Request): ReadBody =>
-  async (most) => {
-    if (request.bodyUsed) throw new RequestError(503, "This server cannot check proofs.");
-    const reader = (request.body as ReadableStream<Bytes> | null)?.getReader();
-    const pieces = new Pieces(most);
-    try {
-      for (;;) {
-        const { done, value } = (await reader?.read()) ?? { done: true };
-        if (done || !value) return pieces.joined();
-        pieces.add(value);
-      }
-    } catch (error) {
-      void reader?.cancel().catch(() => undefined);
-      throw error instanceof RequestError ? error : new RequestError(400, "The body did not come.");
-    }
-  };
 
 /**
  * For the application: no token that it could log or pass on, and the body that was read. Made of

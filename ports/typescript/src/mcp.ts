@@ -19,18 +19,21 @@ import {
   hiddenIn,
   listed,
   metaOf,
+  told,
   tokenOf,
   type Extra,
   type Message,
 } from "./adapters/messages.js";
 import { RequestError } from "./adapters/head.js";
+import { Session, requestOf, standsBefore } from "./adapters/sessions.js";
 import { serving } from "./current.js";
+import type { Bytes } from "./format/bytes.js";
 import { UsageError } from "./format/errors.js";
 import { settings } from "./format/given.js";
 import type { Access, Facts } from "./language/access.js";
 import { mcpAccess, mcpMessageRequest, type Signer } from "./proof.js";
 import type { Code, Kind } from "./verification/codes.js";
-import { Denied, denial, forModel, forNetwork, type Decision } from "./verification/decision.js";
+import { Denied, denial, type Decision } from "./verification/decision.js";
 import { Verifier, type Grant } from "./verification/verifier.js";
 import type { Token } from "./writing/token.js";
 
@@ -103,9 +106,9 @@ export interface McpOptions {
   /** What a call takes of a budget, by unit: a function of tool and arguments. */
   readonly cost?: (tool: string, args: Facts) => Readonly<Record<string, number>>;
   /**
-   * The server itself lets nobody but the tree that opened a session over HTTP into it: it judges
-   * streams, answers, cancellations and the end, which do not come through here. Without it, what
-   * needs a token is refused in a session.
+   * The server itself lets nobody but the tree that opened a session over HTTP into it. Without it,
+   * that is judged here, by the `handleRequest` of the transport. Where a transport has a session and
+   * no such method, as the older one of SSE, what needs a token is refused.
    */
   readonly keepsSessions?: boolean;
 }
@@ -128,8 +131,9 @@ class Guarded extends Around {
   readonly #free: ReadonlySet<string>;
   /** What is asked for and not answered: a list is cut when its answer goes out. */
   readonly #listing = new Map<unknown, { method: string; grant: Grant }>();
-  /** The tree that the session is of. */
-  #tree: string | undefined;
+  readonly #session: Session;
+  /** Does anybody see to it that a session over HTTP is of one tree? */
+  readonly #isKept: boolean;
 
   constructor(inner: McpTransport, verifier: Verifier, given: McpOptions) {
     super(inner);
@@ -140,10 +144,13 @@ class Guarded extends Around {
     if ([CALL, ...LISTS.keys()].some((method) => this.#free.has(method))) {
       throw new UsageError("tools/call and the methods that list cannot be free");
     }
+    this.#session = new Session(verifier, () => this.sessionId);
+    this.#isKept = this.#options.keepsSessions === true || standsBefore(inner, this.#session);
   }
 
   protected override came(message: unknown, extra?: Extra): void {
     if (!isMessage(message)) return serving(undefined, () => this.onmessage?.(message, extra));
+    if (message.method === "initialize") this.#session.opens(message, extra);
     if (this.#free.has(message.method)) return this.#handOn(undefined, message, extra);
     this.#judged(message, extra).catch((error: Error) => {
       this.onerror?.(error);
@@ -160,7 +167,7 @@ class Guarded extends Around {
       const data = { [KIND]: "invalid" };
       return this.#refuse(message, { code: error.status, message: error.message, data });
     }
-    if (!decision.allowed) return this.#deny(message, decision);
+    if (!decision.allowed) return this.#reply(message, told(message.method, decision));
     const { method, id } = message;
     if (LISTS.has(method)) this.#listing.set(id, { method, grant: decision.grant });
     this.#handOn(decision.grant, message, extra);
@@ -199,31 +206,18 @@ class Guarded extends Around {
   }
 
   get #isNotKept(): boolean {
-    return this.sessionId !== undefined && this.#options.keepsSessions !== true;
+    return this.sessionId !== undefined && !this.#isKept;
   }
 
   /** A session belongs to the tree that opened it (40.12). */
   #ofSession(decision: Decision): Decision {
     if (!decision.allowed || this.sessionId === undefined) return decision;
     if (this.#isNotKept) return refusal(decision, "store_unavailable", NOT_KEPT);
-    this.#tree ??= decision.grant.tokenId;
-    if (this.#tree === decision.grant.tokenId) return decision;
-    return refusal(decision, "caller", "the session is of another tree");
+    return this.#session.decided(decision);
   }
 
   #handOn(grant: Grant | undefined, message: Message, extra: Extra | undefined): void {
     serving(grant, () => this.onmessage?.(hidden(message), hiddenIn(extra)));
-  }
-
-  /** What the token does not permit is for the model to hear, of a tool; all else for the client. */
-  #deny(message: Message, decision: Extract<Decision, { allowed: false }>): void {
-    const { kind } = decision;
-    if (message.method === CALL && kind === "insufficient") {
-      const content = [{ type: "text", text: forModel(decision) }];
-      return this.#reply(message, { result: { content, isError: true, _meta: { [KIND]: kind } } });
-    }
-    const { status, text } = forNetwork(decision);
-    this.#refuse(message, { code: status, message: text, data: { [KIND]: kind } });
   }
 
   #refuse(message: Message, error: { code: number; message: string; data?: object }): void {
@@ -318,10 +312,42 @@ class Presenting extends Around {
     if (FREE.includes(message.method)) return message;
     // What is proven is what is sent: what JSON leaves out is not there.
     const sent = JSON.parse(JSON.stringify(message)) as Message & { params?: object };
-    const { token, audience, signer, expiresIn = 60 } = this.#held();
-    const proving = signer && { signer, request: mcpMessageRequest(sent.method, sent.params) };
-    const text = token.present({ audience, expiresIn, ...proving });
+    const text = presented(this.#held(), () => mcpMessageRequest(sent.method, sent.params));
     const meta = { ...(metaOf(sent) as object | undefined), [TOKEN]: text };
     return { ...sent, params: { ...sent.params, _meta: meta } };
   }
+}
+
+/** The text of one request, with a proof for it where the token is bound to a key. */
+function presented({ token, audience, signer, expiresIn = 60 }: Held, about: () => Bytes): string {
+  return token.present({
+    audience,
+    expiresIn,
+    ...(signer && { signer, request: about() }),
+  });
+}
+
+/** What of `fetch` a transport of the SDK uses. */
+export type Fetch = (url: string | URL, init?: RequestInit) => Promise<Response>;
+
+/**
+ * For a client in a session over HTTP: a token in the Authorization header of what has none in
+ * `_meta`. An answer to a question of the server's, a stream, a cancellation and the end of a session
+ * can have it there alone. Follows no redirect.
+ *
+ *     new StreamableHTTPClientTransport(url, { fetch: presentingFetch({ token, audience: "files-mcp" }) })
+ */
+export function presentingFetch(held: Held | (() => Held), onward: Fetch = fetch): Fetch {
+  const holding = typeof held === "function" ? held : () => held;
+  return async (url, init = {}) => {
+    const headers = new Headers(init.headers);
+    const said: unknown = typeof init.body === "string" ? JSON.parse(init.body) : undefined;
+    const meta = isMessage(said) ? metaOf(said) : undefined;
+    if (!Object.hasOwn((meta ?? {}) as object, TOKEN)) {
+      const session = headers.get("mcp-session-id") ?? "";
+      const text = presented(holding(), () => requestOf(init.method ?? "GET", session, said));
+      headers.set("authorization", `Bearer ${text}`);
+    }
+    return onward(url, { ...init, headers, redirect: "error" });
+  };
 }

@@ -124,6 +124,11 @@ export function mcpMessageRequest(method: string, params: unknown = {}): Bytes {
   return mcpRequest(method, method === "tools/call" ? tool : "", utf8(requestJson(stated)));
 }
 
+/** In a session of MCP, of what has no params: an answer, a stream, the end (40.12). */
+export function mcpBesideRequest(method: string, session: string, answer: object = {}): Bytes {
+  return mcpRequest(method, session, utf8(requestJson(jsonOf(answer))));
+}
+
 // --- proofs (spec, "Proof of possession") --------------------------------------------------------
 
 export interface Proof {

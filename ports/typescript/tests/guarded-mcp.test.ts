@@ -6,12 +6,14 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 
+import { getRequestListener } from "@hono/node-server";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { InMemoryTransport } from "@modelcontextprotocol/sdk/inMemory.js";
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
 import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
-import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
+import { WebStandardStreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/webStandardStreamableHttp.js";
+import { ElicitRequestSchema, type JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
 
 import {
@@ -24,7 +26,7 @@ import {
   mcpMessageRequest,
   type Token,
 } from "captoken";
-import { current, explainsDenials, guarded, presenting, type Held, type McpOptions } from "captoken/mcp";
+import { current, explainsDenials, guarded, presenting, presentingFetch, type Held, type McpOptions } from "captoken/mcp";
 
 const TOKEN = "io.captoken/token";
 const keyring = Keyring.generate();
@@ -202,14 +204,15 @@ test("a call costs what the server says, in view of what it knows", async () => 
 test("over HTTP: the token in the header, and a session is of the tree that opened it", async () => {
   const { server, ran } = service();
   const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: () => "s-1", enableJsonResponse: true });
-  await server.connect(guarded(transport, verifier, { keepsSessions: true }));
+  await server.connect(guarded(transport, verifier));
   const http = createServer((request, response) => void transport.handleRequest(request, response));
   http.listen(0, "127.0.0.1");
   await once(http, "listening");
   const url = new URL(`http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`);
 
   const client = new Client({ name: "test", version: "1.0.0" });
-  await client.connect(presenting(new StreamableHTTPClientTransport(url), HELD["a token that is bound to a key"]!));
+  const held = HELD["a token that is bound to a key"]!;
+  await client.connect(presenting(new StreamableHTTPClientTransport(url, { fetch: presentingFetch(held) }), held));
   const read = await client.callTool({ name: "read", arguments: { path: "/reports" } });
   assert.deepEqual(read.content, [{ type: "text", text: "/reports by clerk" }]);
 
@@ -237,40 +240,150 @@ test("over HTTP: the token in the header, and a session is of the tree that open
   http.close().closeAllConnections();
 });
 
-test("over HTTP: nothing that needs a token is done in a session that nobody keeps, and nothing is taken", async () => {
-  const single = issuer.mint({ ...who, tools: { read: {} }, uses: 1 });
-  const by = { authorization: `Bearer ${single.present({ audience: "files" })}` };
-  const said: unknown[] = [];
-  const { server, ran } = service();
-  for (const keeps of [true, false]) {
-    const sessions = keeps ? { sessionIdGenerator: () => "s-1" } : {};
-    const transport = new StreamableHTTPServerTransport({ ...sessions, enableJsonResponse: true });
-    await server.connect(guarded(transport, verifier));
-    const http = createServer((request, response) => void transport.handleRequest(request, response));
-    http.listen(0, "127.0.0.1");
-    await once(http, "listening");
-    const url = `http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`;
-    const both = { "content-type": "application/json", accept: "application/json, text/event-stream", "mcp-protocol-version": "2025-06-18" };
-    const post = async (method: string, params: object, headers: object): Promise<unknown> => {
-      const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params });
-      const answer = await fetch(url, { method: "POST", headers: { ...both, ...headers }, body });
-      const { error } = (await answer.json()) as { error?: { code: number } };
-      return error?.code ?? "done";
-    };
-    if (keeps) {
-      const opening = { protocolVersion: "2025-06-18", capabilities: {}, clientInfo: { name: "x", version: "1" } };
-      said.push(await post("initialize", opening, {}));
-      const session = { ...by, "mcp-session-id": "s-1" };
-      said.push(await post("tools/list", {}, session));
-      said.push(await post("tools/call", { name: "read", arguments: { path: "/" } }, session));
+/** A tool that asks its client, and goes on when it is answered; and what reached it. */
+function asking(): { server: McpServer; ran: string[] } {
+  const server = new McpServer({ name: "files", version: "1.0.0" });
+  const ran: string[] = [];
+  server.registerTool("read", { inputSchema: { path: z.string() } }, async ({ path }) => {
+    const requestedSchema = { type: "object" as const, properties: { sure: { type: "boolean" as const } } };
+    const { action } = await server.server.elicitInput({ message: "Sure?", requestedSchema });
+    ran.push(action);
+    return { content: [{ type: "text", text: `${path}: ${action}` }] };
+  });
+  return { server, ran };
+}
+
+const WEB = "of the web";
+for (const kind of ["of Node", "of Node, by a parsed body", WEB]) {
+  for (const [name, held] of Object.entries(HELD)) {
+    test(`over HTTP, ${kind}: a session is of the tree that opened it, whatever a stranger sends in it; ${name}`, async () => {
+      const { server, ran } = asking();
+      const options = { sessionIdGenerator: () => "s-1" };
+      const transport = kind === WEB ? new WebStandardStreamableHTTPServerTransport(options) : new StreamableHTTPServerTransport(options);
+      await server.connect(guarded(transport, verifier));
+      const http = createServer(
+        kind === WEB
+          ? getRequestListener((request) => (transport as WebStandardStreamableHTTPServerTransport).handleRequest(request))
+          : async (request, response) => {
+              let parsed: unknown;
+              if (kind !== "of Node" && request.method === "POST") {
+                let text = "";
+                for await (const piece of request) text += String(piece);
+                parsed = text && JSON.parse(text);
+              }
+              await (transport as StreamableHTTPServerTransport).handleRequest(request, response, parsed);
+            },
+      );
+      http.listen(0, "127.0.0.1");
+      await once(http, "listening");
+      const url = new URL(`http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`);
+
+      const client = new Client({ name: "test", version: "1.0.0" }, { capabilities: { elicitation: {} } });
+      let asked!: () => void;
+      let go!: () => void;
+      const isAsked = new Promise<void>((done) => (asked = done));
+      const mayGo = new Promise<void>((done) => (go = done));
+      client.setRequestHandler(ElicitRequestSchema, async () => {
+        asked();
+        await mayGo;
+        return { action: "accept", content: { sure: true } };
+      });
+      const over = new StreamableHTTPClientTransport(url, { fetch: presentingFetch(held) });
+      await client.connect(presenting(over, held));
+      const done = client.callTool({ name: "read", arguments: { path: "/reports" } });
+      await isAsked;
+
+      const elsewhere = new Issuer(Keyring.generate()).mint({ ...who, tools });
+      const strangers: [header: string | undefined, status: number][] = [
+        [undefined, 401],
+        ["Bearer cap1_AAAA", 401],
+        ["Basic abcd", 401],
+        [`Bearer ${elsewhere.present({ audience: "files" })}`, 401],
+        [`Bearer ${issuer.mint({ ...who, tools }).present({ audience: "files" })}`, 403],
+      ];
+      const accepted = { action: "accept", content: { sure: true } };
+      const initialize = { protocolVersion: "2025-06-18", capabilities: {}, clientInfo: { name: "x", version: "1" } };
+      const numbers = [0, 1, 2, 3, 4, "0", "1", "2", "3"];
+      const sent: [method: string, message?: object][] = [
+        ...numbers.map((id): [string, object] => ["POST", { id, result: accepted }]),
+        ["POST", { id: 0, method: "ping", result: accepted }],
+        ["POST", { id: 0, method: "initialize", params: initialize, result: accepted }],
+        ["POST", { id: 9, method: "initialize", params: initialize }],
+        ["POST", { id: 0, error: { code: 1, message: "no" } }],
+        ["POST", { method: "notifications/cancelled", params: { requestId: 1 } }],
+        ["GET"],
+        ["DELETE"],
+      ];
+      const both = {
+        accept: "application/json, text/event-stream",
+        "content-type": "application/json",
+        "mcp-session-id": "s-1",
+        "mcp-protocol-version": "2025-06-18",
+      };
+      const ask = async (header: string | undefined, method: string, message?: object, more: object = {}) =>
+        fetch(url, {
+          method,
+          headers: { ...both, ...more, ...(header !== undefined && { authorization: header }) },
+          ...(message && { body: JSON.stringify({ jsonrpc: "2.0", ...message }) }),
+        });
+      for (const [header, status] of strangers) {
+        for (const [method, message] of sent) {
+          const answer = await ask(header, method, message);
+          assert.equal(answer.status, status, `${header?.slice(0, 12)} ${method} ${JSON.stringify(message)}`);
+          await answer.text();
+        }
+        // By the number of what is under way: the SDK would send the answer to whoever used it last.
+        for (const id of numbers) {
+          const told = async (method: string, params: object) =>
+            (await (await ask(header, "POST", { id, method, params })).json()) as { id: unknown; result?: { isError?: true }; error?: { code: number } };
+          assert.deepEqual(await told("ping", {}), { jsonrpc: "2.0", id, result: {} });
+          const listed = await told("tools/list", {});
+          assert.deepEqual([listed.id, listed.error?.code], [id, status]);
+          const called = await told("tools/call", { name: "read", arguments: { path: "/reports" } });
+          assert.deepEqual([called.id, called.error?.code ?? (called.result?.isError && 403)], [id, status]);
+        }
+      }
+      const deep = `${"[".repeat(20_000)}${"]".repeat(20_000)}`;
+      const bodies = [`{"id":0,"result":${deep}}`, `{"id":${deep},"method":"tools/list"}`, `{"id":0,"method":"ping","params":${deep}}`, "null", "7", "[null]", "[[]]"];
+      for (const body of bodies) {
+        for (const [header, status] of strangers.slice(0, 2)) {
+          const answer = await fetch(url, { method: "POST", headers: { ...both, ...(header && { authorization: header }) }, body });
+          assert.equal(answer.status, body.includes("ping") ? 200 : status, body.slice(0, 30));
+          await answer.text();
+        }
+      }
+      assert.equal((await ask(undefined, "GET", undefined, { "last-event-id": "0" })).status, 400);
+      if (kind !== "of Node, by a parsed body") {
+        assert.equal((await fetch(url, { method: "POST", headers: both, body: "{" })).status, 400);
+      }
       assert.deepEqual(ran, []);
-    } else {
-      said.push(await post("tools/call", { name: "read", arguments: { path: "/" } }, by));
-    }
-    await server.close();
-    http.close().closeAllConnections();
+      go();
+      assert.deepEqual((await done).content, [{ type: "text", text: "/reports: accept" }]);
+      assert.deepEqual(ran, ["accept"]);
+      await over.terminateSession();
+      await client.close();
+      http.close().closeAllConnections();
+    });
   }
-  assert.deepEqual(said, ["done", 503, 503, "done"]);
+}
+
+test("a session of a transport that takes its requests in another way: what needs a token is refused, and nothing is taken", async () => {
+  const single = issuer.mint({ ...who, tools: { read: {} }, uses: 1 });
+  const _meta = { [TOKEN]: single.present({ audience: "files" }) };
+  const said: unknown[] = [];
+  for (const options of [{}, { keepsSessions: true }]) {
+    const { server, ran } = service();
+    const [ours, theirs] = InMemoryTransport.createLinkedPair();
+    theirs.sessionId = "s-1";
+    await server.connect(guarded(theirs, verifier, options));
+    const client = new Client({ name: "test", version: "1.0.0" });
+    await client.connect(ours);
+    const call = client.callTool({ name: "read", arguments: { path: "/" }, _meta });
+    said.push(await call.then(({ isError }) => isError ?? "done", (error: { code: number }) => error.code));
+    if (!("keepsSessions" in options)) assert.deepEqual(ran, []);
+    await client.close();
+  }
+  assert.deepEqual(said, [503, "done"]);
 });
 
 test("tools/call cannot be free, and a guard needs a verifier", () => {

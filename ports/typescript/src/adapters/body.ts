@@ -1,6 +1,7 @@
 /** A body as it comes in, counted. */
 
 import type { Bytes } from "../format/bytes.js";
+import type { ReadBody } from "./gate.js";
 import { RequestError } from "./head.js";
 
 export class Pieces {
@@ -32,3 +33,22 @@ export class Pieces {
     return all;
   }
 }
+
+/** The whole body, counted as it comes. */
+export const bodyOfRequest =
+  (request: Request): ReadBody =>
+  async (most) => {
+    if (request.bodyUsed) throw new RequestError(503, "This server cannot check proofs.");
+    const reader = (request.body as ReadableStream<Bytes> | null)?.getReader();
+    const pieces = new Pieces(most);
+    try {
+      for (;;) {
+        const { done, value } = (await reader?.read()) ?? { done: true };
+        if (done || !value) return pieces.joined();
+        pieces.add(value);
+      }
+    } catch (error) {
+      void reader?.cancel().catch(() => undefined);
+      throw error instanceof RequestError ? error : new RequestError(400, "The body did not come.");
+    }
+  };

@@ -13,6 +13,7 @@ import { withoutProof } from "../format/text.js";
 import { callAt } from "../language/calls.js";
 import { satisfies } from "../language/constraints.js";
 import type { Code } from "../verification/codes.js";
+import { forModel, forNetwork, type Denial } from "../verification/decision.js";
 import type { Grant } from "../verification/verifier.js";
 import { RequestError, sentIn } from "./head.js";
 
@@ -31,6 +32,22 @@ export const FREE: readonly string[] = [
   "notifications/cancelled",
   "notifications/progress",
 ];
+
+/** What a request is answered that is not let in. */
+export type Told =
+  | { readonly result: object }
+  | { readonly error: { readonly code: number; readonly message: string; readonly data?: object } };
+
+/** What the token does not permit is for the model to hear, of a tool; all else for the client. */
+export function told(method: string, decision: Denial): Told {
+  const { kind } = decision;
+  if (method === CALL && kind === "insufficient") {
+    const content = [{ type: "text", text: forModel(decision) }];
+    return { result: { content, isError: true, _meta: { [KIND]: kind } } };
+  }
+  const { status, text } = forNetwork(decision);
+  return { error: { code: status, message: text, data: { [KIND]: kind } } };
+}
 
 interface Listing {
   readonly items: string;

@@ -128,6 +128,12 @@ let shownTo: (
   request: Bytes,
 ) => { genuine: AuthenticatedToken } | Denial;
 
+let lookedAt: (verifier: Verifier, text: string, request: Bytes) => Promise<DryRun>;
+
+/** What would be decided of a text and no access, with nothing committed: for an adapter's own door. */
+export const lookAt: typeof lookedAt = (verifier, text, request) =>
+  lookedAt(verifier, text, request);
+
 /** The genuine token behind a text that is only shown, to recall what is below it (37.2). */
 export const shownBy: typeof shownTo = (verifier, text, request) =>
   shownTo(verifier, text, request);
@@ -159,6 +165,8 @@ export class Verifier {
     decideBy = (verifier, genuine, asked, how) => verifier.#decide(genuine, asked, how);
     settleBy = (verifier, id, taken) => verifier.#settle(id, taken);
     shownTo = (verifier, text, request) => verifier.#shown(text, request);
+    lookedAt = (verifier, text, request) =>
+      runLater(verifier.#decided(text, null, { request }, "look"));
   }
 
   constructor(keyring: KeyringSource, given: VerifierOptions & Partial<Means> = {}) {

@@ -1,0 +1,243 @@
+/**
+ * Whose a session of MCP over HTTP is (spec 40.12). This stands before a transport of the SDK, which
+ * is one session.
+ *
+ * 1. A session is of the tree of the token that comes with its `initialize`, else of the first
+ *    genuine token in it.
+ * 2. From then on nothing gets as far as the SDK without a genuine token of that tree: calls, answers,
+ *    cancellations, streams, the end. The SDK sends an answer to whoever used its number last, and a
+ *    stranger can use the number of a request that is under way. `ping` is answered here.
+ * 3. What has no params has its token in the Authorization header. Its proof is about the method of
+ *    HTTP, the session and the answer.
+ * 4. A call is verified here and nothing of it is used: the guard verifies it once more.
+ * 5. No stream is resumed: the events of all sessions may be kept in one store.
+ */
+
+import type { Bytes } from "../format/bytes.js";
+import { CaptokenError, UsageError } from "../format/errors.js";
+import { readRoot } from "../format/root.js";
+import { BOUND, partsOf } from "../format/text.js";
+import { mcpBesideRequest, mcpMessageRequest } from "../proof.js";
+import { Denied, denial, forNetwork, type Decision } from "../verification/decision.js";
+import { lookAt, type Verifier } from "../verification/verifier.js";
+import type { Answer } from "./answers.js";
+import { bodyOfRequest } from "./body.js";
+import { BODY_BYTES, RequestError, checkHead, sentIn, type Head } from "./head.js";
+import { FREE, told, tokenOf, type Extra, type Message, type Told } from "./messages.js";
+import { bodyOf, headOf, send, type NodeRequest, type NodeResponse } from "./node.js";
+
+type Handle = (...given: unknown[]) => Promise<unknown>;
+
+const STRANGER = "the session is of another tree";
+
+/** What came in a session, and is answered here. */
+class Answered extends Error {
+  constructor(
+    readonly status: number,
+    readonly id: unknown,
+    readonly said: Told,
+  ) {
+    super();
+  }
+}
+
+export class Session {
+  readonly #verifier: Verifier;
+  readonly #id: () => string | undefined;
+  #tree: string | undefined;
+
+  constructor(verifier: Verifier, id: () => string | undefined) {
+    this.#verifier = verifier;
+    this.#id = id;
+  }
+
+  /** With the token of its `initialize`, if that has one (rule 1). It is read, and permits nothing. */
+  opens(message: Message, extra: Extra | undefined): void {
+    try {
+      const text = tokenOf(message, extra);
+      this.#tree ??= text && treeOf(text);
+    } catch (error) {
+      // What is no token opens a session as none does.
+      if (!(error instanceof RequestError || error instanceof CaptokenError)) throw error;
+    }
+  }
+
+  /** Is the session of this tree? One that was nobody's is, from here on. */
+  isOf(tree: string): boolean {
+    this.#tree ??= tree;
+    return this.#tree === tree;
+  }
+
+  /** The decision, or that it is a stranger's. */
+  decided(decision: Decision): Decision {
+    if (!decision.allowed || this.isOf(decision.grant.tokenId)) return decision;
+    return denial(decision.now, decision.who, [{ code: "caller", text: STRANGER }]);
+  }
+
+  /** Before the transport: the body, if it was read here; or the answer to what is refused. */
+  async admitted(head: Head, read: () => Promise<unknown>): Promise<{ body: unknown } | Answer> {
+    try {
+      checkHead(head);
+      if (head.headers.some(([name]) => name.toLowerCase() === "last-event-id")) {
+        throw new RequestError(400, "No stream is resumed here: make the request anew.");
+      }
+      return { body: await this.#body(head, read) };
+    } catch (error) {
+      if (error instanceof Answered) return answerOf(error);
+      if (error instanceof Denied) return answerOf(refused(error.decision));
+      if (!(error instanceof RequestError)) throw error;
+      return answerOf(new Answered(error.status, null, toldOf(error)));
+    }
+  }
+
+  async #body(head: Head, read: () => Promise<unknown>): Promise<unknown> {
+    const { method } = head;
+    const id = this.#id();
+    if (id === undefined) return undefined; // what opens a session, or is by itself
+    if (method !== "POST") {
+      const isAsked = method === "GET" || this.#tree !== undefined;
+      if (isAsked) await this.#used(sentIn(head), mcpBesideRequest(method, id));
+      return undefined;
+    }
+    const body = await read();
+    const all: unknown[] = Array.isArray(body) ? body : [body];
+    for (const each of all) {
+      const message = (typeof each === "object" && each !== null ? each : {}) as Message;
+      await this.#heard(head, message, all.length === 1);
+    }
+    return body;
+  }
+
+  /** One message. What is refused of a call that is alone is answered as the guard would. */
+  async #heard(head: Head, message: Message, isAlone: boolean): Promise<void> {
+    try {
+      await this.#letIn(head, message);
+    } catch (error) {
+      const { id, method } = message;
+      const isRefused = error instanceof Denied || error instanceof RequestError;
+      const isId = typeof id === "string" || typeof id === "number";
+      if (!isRefused || !isAlone || !isId || isAnswer(message)) throw error;
+      if (method === "ping") throw new Answered(200, id, { result: {} });
+      if (FREE.includes(method)) throw error;
+      throw new Answered(200, id, error instanceof Denied ? told(method, error.decision) : toldOf(error));
+    }
+  }
+
+  async #letIn(head: Head, message: Message): Promise<void> {
+    const isCall = !isAnswer(message) && !FREE.includes(message.method);
+    if (this.#tree === undefined && !isCall) return;
+    // An answer has no params, and so no `_meta`.
+    const text = tokenOf(isAnswer(message) ? { method: head.method } : message, sentWith(head));
+    if (this.#tree === undefined && text === undefined) return;
+    const request = requestOf("POST", this.#id()!, message);
+    const isSeen = isCall && text !== undefined && (await this.#isGenuine(text, request));
+    if (!isSeen) await this.#used(text, request);
+  }
+
+  /** Is it genuine and of this tree? Nothing is recorded, and no proof used (rule 4). */
+  async #isGenuine(text: string, request: Bytes): Promise<boolean> {
+    const { allowed } = await lookAt(this.#verifier, text, request);
+    return allowed && this.isOf(treeOf(text));
+  }
+
+  /** Verified, on record, and its proof used. Raises Denied, and RequestError where none came. */
+  async #used(text: string | undefined, request: Bytes): Promise<void> {
+    if (text === undefined) {
+      throw new RequestError(401, "No token came with it, and the session is a token's.");
+    }
+    const decision = this.decided(await this.#verifier.checkAsync(text, null, { request }));
+    if (!decision.allowed) throw new Denied(decision);
+  }
+}
+
+/** By its own account. Raises CaptokenError for what is no token. */
+const treeOf = (text: string): string => readRoot(partsOf(text, BOUND).packet.identifier).tokenId;
+
+const toldOf = ({ status, message }: RequestError): Told => ({ error: { code: status, message } });
+
+const sentWith = ({ headers }: Head) => {
+  const all: Record<string, string[]> = {};
+  for (const [name, value] of headers) (all[name.toLowerCase()] ??= []).push(value);
+  return { requestInfo: { headers: all } };
+};
+
+/** What a proof is about that comes with what is said in a session, or with nothing (40.5, 40.12). */
+export function requestOf(httpMethod: string, session: string, said: unknown): Bytes {
+  if (typeof said !== "object" || said === null) return mcpBesideRequest(httpMethod, session);
+  try {
+    const { jsonrpc: _, ...rest } = said as Message & { jsonrpc?: unknown };
+    if (isAnswer(rest)) return mcpBesideRequest(httpMethod, session, rest);
+    return mcpMessageRequest(rest.method, rest.params);
+  } catch (error) {
+    if (!(error instanceof UsageError || error instanceof RangeError)) throw error;
+    return new Uint8Array(32); // what opens a session, and what nobody can mean: nothing's digest
+  }
+}
+
+/** What could be taken for an answer counts as one. */
+const isAnswer = (said: object): boolean =>
+  typeof (said as { method?: unknown }).method !== "string" || "result" in said || "error" in said;
+
+function refused(decision: Denied["decision"]): Answered {
+  const { status } = forNetwork(decision);
+  return new Answered(status, null, told("", decision));
+}
+
+const answerOf = ({ status, id, said }: Answered): Answer => ({
+  status,
+  headers: { "content-type": "application/json", "cache-control": "no-store" },
+  body: JSON.stringify({ jsonrpc: "2.0", id, ...said }),
+});
+
+/** Puts a session before a transport over HTTP, of Node or of the web. False where it is no such. */
+export function standsBefore(transport: object, session: Session): boolean {
+  const own = transport as { handleRequest?: Handle };
+  const { handleRequest } = own;
+  if (typeof handleRequest !== "function") return false;
+  const onward = handleRequest.bind(transport);
+  own.handleRequest = async (request, second, third) => {
+    const isOfNode = "rawHeaders" in (request as object);
+    return isOfNode
+      ? handledInNode(session, onward, request as NodeRequest, second as NodeResponse, third)
+      : handled(session, onward, request as Request, second as { parsedBody?: unknown });
+  };
+  return true;
+}
+
+async function handledInNode(
+  session: Session,
+  onward: Handle,
+  request: NodeRequest,
+  response: NodeResponse,
+  parsed: unknown,
+): Promise<unknown> {
+  const read = async () =>
+    parsed === undefined ? readJson(await bodyOf(request)(BODY_BYTES)) : parsed;
+  const admitted = await session.admitted(headOf(request), read);
+  if ("status" in admitted) return send(response, admitted);
+  return onward(request, response, admitted.body ?? parsed);
+}
+
+async function handled(
+  session: Session,
+  onward: Handle,
+  request: Request,
+  more: { parsedBody?: unknown } | undefined,
+): Promise<unknown> {
+  const head = { method: request.method, path: "", query: "", headers: [...request.headers] };
+  const parsed = more?.parsedBody;
+  const read = async () =>
+    parsed === undefined ? readJson(await bodyOfRequest(request)(BODY_BYTES)) : parsed;
+  const admitted = await session.admitted(head, read);
+  if ("status" in admitted) return new Response(admitted.body, admitted);
+  return onward(request, { ...more, parsedBody: admitted.body ?? parsed });
+}
+
+/** As the SDK reads it, which is handed what was judged. */
+function readJson(body: Bytes): unknown {
+  try {
+    return JSON.parse(new TextDecoder().decode(body));
+  } catch {
+    throw new RequestError(400, "The body is not JSON.");
+  }
+}
