@@ -26,10 +26,10 @@ ROOMS = ["core", "kernel", "sqlite", "postgres"]  # what is mutated: tests/mutat
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 RUNTIMES = ["deno", "bun", "workerd"]
 WORLDS = ["shop", "clinic", "freight"]  # the databases of tests/adapters/ordinary*.py
-TIMES = int(os.environ.get("CAPTOKEN_TIMES", "100"))
-# Out of the environment: what is not drawn for longer draws as by day.
+# Out of the environment: what is not drawn for longer draws as by day, and is killed as often.
+TIMES = int(os.environ.pop("CAPTOKEN_TIMES", "100"))
 SEED = os.environ.pop("CAPTOKEN_SEED", f"{datetime.now(UTC):%Y%m%d}")
-KILLS = os.environ.get("CAPTOKEN_KILLS", "500")
+KILLS = os.environ.pop("CAPTOKEN_KILLS", "500")
 ORDERS = int(os.environ.get("CAPTOKEN_ORDERS", "20"))
 FUZZED = os.environ.get("CAPTOKEN_FUZZED", "1000000")
 
