@@ -275,7 +275,10 @@ class Gate:
                 await self.shown(text, message)
 
     async def _seems_genuine(self, text: str, message: Message) -> bool:
-        """Would a text be authenticated now? Raises NotLetIn where no proof can be about that."""
+        """Would a text be authenticated now? Raises NotLetIn where no proof can be about that.
+
+        A dry run, because the guard uses the proof. It finds one that was used before.
+        """
         about = await self._proven(text, message)
         return bool(
             await answer_of(self._verifier, lambda face: face.explain(text, None, request=about))
