@@ -654,6 +654,25 @@ def test_a_time_is_typed(story: Story, page: Page) -> None:
     agent(page, "hr-agent").get_by_text("1 refused").wait_for()
 
 
+def test_a_time_that_comes_late_moves_no_other_page(story: Story, page: Page) -> None:
+    """The slider waits until the hand rests: meanwhile one may have gone on to a question, which is of now."""
+    assert not story.ask(story.hr, "payroll")
+    page.get_by_role("button", name="History").click()
+    page.get_by_role("slider", name="As of").wait_for()
+    # At once, as far as the page can tell: the slider is moved, its time is up, and the address is another.
+    page.evaluate("""async () => {
+        const slider = document.getElementById("at");
+        slider.value = slider.min;
+        slider.dispatchEvent(new Event("input", {bubbles: true}));
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        const began = performance.now();
+        while (performance.now() - began < 200);
+        location.hash = "#q=refused";
+    }""")
+    page.get_by_role("link", name="payroll").wait_for()
+    assert "at=" not in page.url
+
+
 def test_what_if_keeps_no_answer_under_another_question(story: Story, page: Page) -> None:
     agent(page, "sales-agent").click()
     page.locator(".agent").get_by_role("button", name="What if…").click()

@@ -148,6 +148,8 @@ export function usePlace(): [Place, (change: Partial<Place>, replace?: boolean) 
   }, []);
   const go = (change: Partial<Place>, replace = false): void => {
     const next = { ...placeOf(location.hash), decision: null, ...change };
+    // A time is of the view back in time. One that comes when that was left moves nothing.
+    if (next.view !== "then") next.at = null;
     if (replace) history.replaceState(null, "", hashOf(next));
     else {
       leave(location.hash);
