@@ -207,11 +207,15 @@ class Sessions:
 
     async def _asked(self, scope: Scope, named: str) -> None:
         """A stream that listens in a session, or the end of one. Raises NotLetIn (rule 2)."""
-        if scope["method"] == "GET" or self._owners.get(named) is not None:
-            message = Message(scope["method"], {}, scope["headers"], beside=named)
-            text = await self._text(named, message)
-            await self._guard.shown(text, message)
-            await self._owned(named, text, message)
+        is_nobodys = self._owners.get(named) is None
+        if is_nobodys and scope["method"] == "DELETE":
+            return
+        message = Message(scope["method"], {}, scope["headers"], beside=named)
+        text = await self._text(named, message)
+        if is_nobodys and text is None:
+            raise RequestError(405, "There is no stream without a token.")
+        await self._guard.shown(text, message)
+        await self._owned(named, text, message)
 
     async def _posted(self, scope: Scope, named: str | None, sent: bytes) -> Tree | None:
         """A message, or several; the tree of a token that opens a session with it (rule 1).
@@ -304,7 +308,10 @@ def _refusal(refused: RequestError | NotLetIn) -> Response:
         error = _error(refused)
         return json_response(refused.code, {"jsonrpc": "2.0", "id": None, "error": error})
     error = {"code": _INVALID_REQUEST, "message": refused.text}
-    return json_response(refused.status, {"jsonrpc": "2.0", "id": None, "error": error})
+    answer = json_response(refused.status, {"jsonrpc": "2.0", "id": None, "error": error})
+    if refused.status == 405:
+        answer.headers.append((b"allow", b"POST, DELETE"))
+    return answer
 
 
 def _error(refused: NotLetIn) -> dict[str, Any]:

@@ -240,6 +240,34 @@ test("over HTTP: the token in the header, and a session is of the tree that open
   http.close().closeAllConnections();
 });
 
+test("over HTTP: a session that is nobody's offers no stream, and no login begins with one", async () => {
+  const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: () => "s-1", enableJsonResponse: true });
+  await service().server.connect(guarded(transport, verifier));
+  const http = createServer((request, response) => void transport.handleRequest(request, response));
+  http.listen(0, "127.0.0.1");
+  await once(http, "listening");
+  const url = new URL(`http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`);
+  // The SDK's client opens a stream by itself, and passes over a 405.
+  const client = new Client({ name: "test", version: "1.0.0" });
+  const errors: Error[] = [];
+  client.onerror = (error) => errors.push(error);
+  await client.connect(new StreamableHTTPClientTransport(url));
+
+  const listen = async (authorization?: string): Promise<[number, string | null]> => {
+    const headers = { accept: "text/event-stream", "mcp-session-id": "s-1", ...(authorization && { authorization }) };
+    const answer = await fetch(url, { headers });
+    await answer.body?.cancel();
+    return [answer.status, answer.headers.get("allow")];
+  };
+  assert.deepEqual(await listen(), [405, "POST, DELETE"]);
+  assert.deepEqual(await listen("Bearer cap1_AAAA"), [401, null]);
+  assert.deepEqual(await listen(`Bearer ${token.present({ audience: "files" })}`), [200, null]);
+  assert.deepEqual(await listen(), [401, null]);
+  assert.deepEqual(errors, []);
+  await client.close();
+  http.close().closeAllConnections();
+});
+
 /** A tool that asks its client, and goes on when it is answered; and what reached it. */
 function asking(): { server: McpServer; ran: string[] } {
   const server = new McpServer({ name: "files", version: "1.0.0" });

@@ -302,6 +302,25 @@ def test_no_stranger_is_sent_what_another_asked_for_by_the_number_of_its_request
     assert world.ran == [("wire", "accept")] and text(result) == "accept"
 
 
+def test_a_session_that_is_nobodys_offers_no_stream_and_no_login_begins_with_one() -> None:
+    """Clients open one before the first call. By a 401 they would log in twice, or give up; 405 they pass over (spec 40.12)."""
+    world, token = World(), minted()
+
+    async def body(url: str) -> list[tuple[int, str | None]]:
+        async with httpx.AsyncClient(timeout=20) as web:
+            opened = await web.post(url, content=said(id=1, method="initialize", params=INITIALIZE), headers=PLAIN)
+            headed = {**PLAIN, "mcp-session-id": opened.headers["mcp-session-id"]}
+            answers = []
+            for more in ({}, {"authorization": "Bearer cap1_AAAA"}, {"authorization": f"Bearer {token.present(audience=AUDIENCE)}"}, {}):
+                async with web.stream("GET", url, headers={**headed, **more}) as response:
+                    answers.append((response.status_code, response.headers.get("allow")))
+        return answers
+
+    with served(world) as url:
+        assert anyio.run(body, url) == [(405, "POST, DELETE"), (401, None), (200, None), (401, None)]
+    assert len(world.decisions) == 3  # where nothing was shown, nothing was denied
+
+
 @pytest.mark.parametrize("sdk", ["mcp", "fastmcp"])
 def test_nobody_resumes_the_stream_of_another_session(sdk: str) -> None:
     """The stranger opens a session of its own, and asks there for what was sent in another: by the number of an event of each (spec 40.12).

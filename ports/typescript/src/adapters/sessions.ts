@@ -95,8 +95,14 @@ export class Session {
     const id = this.#id();
     if (id === undefined) return undefined; // what opens a session, or is by itself
     if (method !== "POST") {
-      const isAsked = method === "GET" || this.#tree !== undefined;
-      if (isAsked) await this.#used(sentIn(head), mcpBesideRequest(method, id));
+      const isNobodys = this.#tree === undefined;
+      if (isNobodys && method !== "GET") return undefined;
+      const text = sentIn(head);
+      // None is offered before there is a token, so that nobody logs in for it.
+      if (isNobodys && text === undefined) {
+        throw new RequestError(405, "There is no stream without a token.");
+      }
+      await this.#used(text, mcpBesideRequest(method, id));
       return undefined;
     }
     const body = await read();
@@ -185,7 +191,11 @@ function refused(decision: Denied["decision"]): Answered {
 
 const answerOf = ({ status, id, said }: Answered): Answer => ({
   status,
-  headers: { "content-type": "application/json", "cache-control": "no-store" },
+  headers: {
+    "content-type": "application/json",
+    "cache-control": "no-store",
+    ...(status === 405 && { allow: "POST, DELETE" }),
+  },
   body: JSON.stringify({ jsonrpc: "2.0", id, ...said }),
 });
 
