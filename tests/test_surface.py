@@ -155,4 +155,4 @@ def test_adapters_never_ask_what_only_people_ask() -> None:
         for node in ast.walk(within)
         if isinstance(node, ast.Attribute) and node.attr == "explain"
     ]
-    assert asked == [("gate.py", "_seems_genuine")] and len(list(folder.rglob("*.py"))) > 40
+    assert asked == [("gate.py", "seems_genuine")] and len(list(folder.rglob("*.py"))) > 40

@@ -166,7 +166,6 @@ class Guard(Challenges, Middleware):
 
     def __init__(self, verifier: AnyVerifier, **options: Unpack[Options]) -> None:
         self._gate = Gate(verifier, **options)
-        self._gate.sessions.resumes = True  # fastmcp keeps the events of each session apart
 
     async def __call__(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]) -> Any:
         """One message, whichever hook it would go to.

@@ -246,9 +246,9 @@ class Gate:
             return None
         if session.keeper is None:
             raise await self.denials.by_guard(token, "store_unavailable", _NOT_KEPT, about, message)
-        if session.keeper.is_strange(session.id, token):
+        if session.keeper.is_strange(token):
             raise await self.denials.by_guard(token, "caller", STRANGER, about, message)
-        return partial(session.keeper.claim, session.id, token)
+        return partial(session.keeper.claim, token)
 
     def token_in(self, message: Message) -> str | None:
         """The text that came with a message, or None. Raises NotLetIn; see `Guarding`."""
@@ -261,28 +261,35 @@ class Gate:
         except NotLetIn as problem:
             raise await self.denials.unverified(problem) from None
 
-    async def shown(self, text: str | None, message: Message) -> None:
+    async def shown(self, text: str | None, message: Message) -> Grant:
         """Verify a text that comes with what is no call, on record. Raises NotLetIn."""
         if text is None:
             why = "No token came with it, and the session is a token's."
             raise await self.denials.unverified(NotLetIn("invalid", why))
-        await self._authenticated(text, await self._proven(text, message), message.method)
+        return await self._authenticated(text, await self._proven(text, message), message.method)
 
     async def seen(self, text: str | None, message: Message) -> None:
         """The same of what is verified again: nothing is used unless it is refused."""
         with logged_as(lambda: f"MCP {message.method}"):
-            if text is None or not await self._seems_genuine(text, message):
-                await self.shown(text, message)
+            if text is not None:
+                about = await self._proven(text, message)
+                if await self.seems_genuine(text, about):
+                    return
+            await self.shown(text, message)
 
-    async def _seems_genuine(self, text: str, message: Message) -> bool:
-        """Would a text be authenticated now? Raises NotLetIn where no proof can be about that.
+    async def seems_genuine(self, text: str, about: bytes | None) -> bool:
+        """Would a text be authenticated now, whose proof is about that? Nothing is on record.
 
         A dry run, because the guard uses the proof. It finds one that was used before.
         """
-        about = await self._proven(text, message)
-        return bool(
-            await answer_of(self._verifier, lambda face: face.explain(text, None, request=about))
+        asked = await answer_of(
+            self._verifier, lambda face: face.explain(text, None, request=about)
         )
+        return bool(asked)
+
+    async def stands(self, grant: Grant) -> bool:
+        """Is a grant still good?"""
+        return bool(await answer_of(grant, lambda face: face.recheck()))
 
     async def stranger(self, text: str, message: Message) -> NotLetIn:
         """What is said of a text of another tree, once it is on record."""

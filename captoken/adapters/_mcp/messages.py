@@ -156,21 +156,20 @@ class NotLetIn(Exception):  # noqa: N818, the name reads as what it is
 
 
 class Keeper(Protocol):
-    """Who knows whose each session is."""
+    """What knows whose a session is."""
 
-    def is_strange(self, named: str, text: str) -> bool:
-        """Is the session another tree's? Nobody has to have verified the text yet."""
+    def is_strange(self, text: str) -> bool:
+        """Is it another tree's than a text's? Nobody has to have verified the text yet."""
         ...
 
-    def claim(self, named: str, text: str) -> bool:
-        """May a text be used in that session? One that was nobody's is its tree's from here on."""
+    def claim(self, text: str) -> bool:
+        """May a text that was verified be used in it? If it was nobody's, it is its tree's now."""
         ...
 
 
 class Session(NamedTuple):
-    """The session that an HTTP request names, and who knows whose it is; None if nobody does."""
+    """The session that an HTTP request names; `keeper` is None if nobody knows whose it is."""
 
-    id: str
     keeper: Keeper | None
 
 

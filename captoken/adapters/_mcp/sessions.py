@@ -7,16 +7,21 @@ SDK makes.
 
 1. A session is of the tree of the token that comes with its `initialize`; else of the tree of the
    first genuine token that comes in it. A tree is what was minted, with all that was made of it.
-2. From then on nothing gets as far as the SDK without a genuine token of that tree. It sends an
-   answer to whoever used its number last, and a stranger can use the number of a request that is
-   under way. `ping` is answered here. A stream that listens needs a token always: there is nobody
-   yet to whom the session could belong.
+2. From then on nothing gets as far as the SDK without a genuine token of that tree, whatever the
+   method of HTTP. `ping` is answered here. A stream that listens needs a token always: there is
+   nobody yet to whom the session could belong. Until then none is offered, and so nobody logs in
+   for it.
 3. What has no params, an answer, a stream, the end of a session, has its token in the Authorization
    header. Its proof is about the HTTP method, the session and the answer.
 4. A request is verified here, and once more by the guard, which uses its proof. The guard asks here
    whether it is of the right tree.
-5. No stream is resumed where the server keeps what it sends by the numbers of requests: these are
-   the same in each session, and whoever resumes one would be sent what others were answered.
+5. The SDK sends an answer to whoever used the number of the request last. So a number that is under
+   way in a session is refused: whoever uses it anew may hold less than the one who asked.
+6. No stream is resumed: what was sent to one holder of the tree could be had by each. And a stream
+   ends with its token.
+7. A session is known if the application has opened it, here: by the header of an answer, or on the
+   stream of the older transport. What names another is answered 404. What is judged is what the
+   application sees: its headers are a copy, which no trailer is added to.
 
 Which tree a text is of is read before it is verified. Nothing is answered on the strength of that:
 a text of the right tree is verified as well, here or by the guard.
@@ -24,14 +29,18 @@ a text of the right tree is verified as well, here or by the guard.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
+from captoken._format import primitives
 from captoken._format.errors import TokenFormatError
 from captoken._format.root import RootRecord
 from captoken._format.text import BOUND, parts_of
 from captoken._language.bounds import BODY_BYTES, read_bytes
+from captoken._verification.grant import Grant
 from captoken.adapters._http.credentials import check_head
 from captoken.adapters._http.escapes import values_in
 from captoken.adapters._http.exchange import (
@@ -49,17 +58,22 @@ from captoken.adapters._http.exchange import (
 )
 from captoken.adapters._mcp.messages import FREE, Message, NotLetIn, Session, messages_of
 
-# In the scope of a request: that it came this way, and who knows whose the session is.
-_KEEPER = "captoken.sessions"
+# In the scope of a request: that it came this way, and the session that it names, or None.
+_SESSION = "captoken.session"
 _ID = b"mcp-session-id"
 _LAST_EVENT = b"last-event-id"
 
 # Sessions that are known, at most. What is forgotten is answered as what is over: 404.
 MOST = 100_000
+# Requests of one session whose connections broke: their numbers stay used.
+_MOST_BROKEN = 1000
 
 # What a stranger may ask in a session: whether the server is there.
 _ANYBODY = "ping"
 _INVALID_REQUEST = -32600  # of JSON-RPC
+
+# The first event on a stream of the older transport says where to post, and so the session's id.
+_opened = re.compile(rb"event: endpoint\r?\ndata: \S*session_id=([0-9a-f]{32})\r?\n").match
 
 Tree: TypeAlias = tuple[str, str]  # the key id and the token id of what was minted
 
@@ -68,27 +82,24 @@ def session_of(http_request: Any) -> Session | None:
     """The session that a message came in; None without one, as on stdio or without HTTP."""
     if http_request is None:
         return None
-    named = _named(http_request.scope)
-    return None if named is None else Session(named, http_request.scope.get(_KEEPER))
+    scope = http_request.scope
+    if _SESSION in scope:
+        known: Opened | None = scope[_SESSION]
+        return None if known is None else Session(known)
+    # Nobody looked: is there one?
+    is_named = values_of(scope["headers"], _ID) or _ids_in(scope)
+    return Session(None) if is_named else None
 
 
-def _named(scope: Scope) -> str | None:
-    """The id of the session that a request names, or None."""
-    return next(iter(_names(scope)), None)
-
-
-def _names(scope: Scope) -> list[str]:
-    """The ids that a request names: in a header, and in the query as the older transport has it.
-
-    A UUID is spelled in many ways there, and is one session.
-    """
-    named = [value.decode("latin-1") for value in values_of(scope["headers"], _ID)]
+def _ids_in(scope: Scope) -> list[str]:
+    """The sessions that a query names, as the older transport has them: a UUID, however spelled."""
+    found = []
     for stated in values_in(scope.get("query_string", b""), b"session_id"):
         try:
-            named.append(UUID(hex=stated).hex)
+            found.append(UUID(hex=stated).hex)
         except ValueError:
-            named.append(stated)
-    return named
+            continue  # that transport refuses it
+    return found
 
 
 def _tree_of(text: str | None) -> Tree | None:
@@ -98,6 +109,49 @@ def _tree_of(text: str | None) -> Tree | None:
     except TokenFormatError:
         return None
     return root.key_id, root.token_id
+
+
+class Opened:
+    """A session that the application has opened: whose it is, and what is under way in it."""
+
+    def __init__(self, session_id: str, tree: Tree | None, *, is_new: bool = False) -> None:
+        self.id = session_id
+        self.tree = tree  # None: it is nobody's yet
+        self.is_new = is_new  # nothing came in it yet, not even `initialize`
+        # The numbers of requests that are not answered yet, as digests (rule 5). The SDK has the
+        # stream that listens under that name.
+        self._under_way = {_digest_of("_GET_stream")}
+        self._broken = 0
+
+    def is_strange(self, text: str) -> bool:
+        """Is it another tree's than a text's? Nobody has to have verified the text yet."""
+        return self.tree is not None and self.tree != _tree_of(text)
+
+    def claim(self, text: str) -> bool:
+        """May a text that was verified be used in it? If it was nobody's, it is its tree's now."""
+        tree = _tree_of(text)
+        self.tree = self.tree or tree
+        return self.tree == tree
+
+    def begin(self, numbers: list[bytes]) -> None:
+        """Requests of these numbers go on to the SDK. Raises RequestError if one is under way."""
+        if len(set(numbers)) < len(numbers) or not self._under_way.isdisjoint(numbers):
+            raise RequestError(409, "A request of that number is under way in the session.")
+        if self._broken > _MOST_BROKEN:
+            raise RequestError(409, "Too many connections broke in this session: open another.")
+        self._under_way.update(numbers)
+
+    def end(self, numbers: list[bytes], *, answered: bool) -> None:
+        """They are answered; or nobody was there any more, and the SDK may answer them yet."""
+        if answered:
+            self._under_way.difference_update(numbers)
+        else:
+            self._broken += len(numbers)
+
+
+def _digest_of(number: object) -> bytes:
+    """Of a number of a request: the SDK takes 1 and "1" for one."""
+    return primitives.sha256(str(number).encode("utf-8", "surrogatepass"))
 
 
 class Guarding(Protocol):
@@ -111,12 +165,20 @@ class Guarding(Protocol):
         """The same, for a message that is to be answered: what is wrong with it is on record."""
         ...
 
-    async def shown(self, text: str | None, message: Message) -> None:
+    async def shown(self, text: str | None, message: Message) -> Grant:
         """Verify a text that comes with what is no call, on record. Raises NotLetIn."""
         ...
 
     async def seen(self, text: str | None, message: Message) -> None:
         """The same of what the guard verifies again: nothing is used. Raises NotLetIn."""
+        ...
+
+    async def seems_genuine(self, text: str, about: bytes | None) -> bool:
+        """Would a text be authenticated now, whose proof is about that? Nothing is on record."""
+        ...
+
+    async def stands(self, grant: Grant) -> bool:
+        """Is a grant still good?"""
         ...
 
     async def stranger(self, text: str, message: Message) -> NotLetIn:
@@ -137,28 +199,9 @@ class Sessions:
 
     def __init__(self, guard: Guarding) -> None:
         self._guard = guard
-        # By id: None is nobody's yet. An event loop reads and writes it, between two awaits.
-        self._owners: OrderedDict[str, Tree | None] = OrderedDict()
-        self._numbered = False  # the application has given out an id
-        # Are streams resumed? Only where the server keeps each session's events apart (rule 5).
-        self.resumes = False
-
-    def claim(self, named: str, text: str) -> bool:
-        """May a text be used in that session? One that was nobody's is its tree's from here on.
-
-        False if it is another's.
-        """
-        tree = _tree_of(text)
-        owner = self._owners.get(named) or tree
-        if owner != tree:
-            return False
-        self._note(named, tree)
-        return True
-
-    def is_strange(self, named: str, text: str) -> bool:
-        """Is the session another tree's? Nobody has to have verified the text yet."""
-        owner = self._owners.get(named)
-        return owner is not None and owner != _tree_of(text)
+        # By the id, and whether it is of the older transport: both have ids of one kind. An event
+        # loop reads and writes it, between two awaits.
+        self._known: OrderedDict[tuple[str, bool], Opened] = OrderedDict()
 
     def guarded(self, app: ASGIApp, max_body: int = BODY_BYTES) -> ASGIApp:
         """The application, in whose sessions nothing is answered that is a stranger's."""
@@ -166,113 +209,138 @@ class Sessions:
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             # Another guard's, which stands further out, has looked already.
-            if scope["type"] != "http" or _KEEPER in scope:
+            if scope["type"] != "http" or _SESSION in scope:
                 return await app(scope, receive, send)
-            within = {**scope, _KEEPER: self}
+            # Some servers add trailers, which come behind the body, to the very list (rule 7).
+            within = {**scope, "headers": list(scope["headers"])}
             return await self._answered(app, within, Body(receive, most), send)
 
         return application
 
     async def _answered(self, app: ASGIApp, scope: Scope, body: Body, send: Send) -> None:
         """Pass one HTTP request on, or refuse it."""
-        opening: Tree | None = None
+        passed = _Passed(self, scope, send)
         try:
             check_head(scope)
-            named = _named(scope)
-            # The SDK would take one of them, and not always the first.
-            if len(_names(scope)) > 1:
-                raise RequestError(400, "More than one session is named.")
-            # What was forgotten, and what never was. A client opens another session then.
-            if self._numbered and values_of(scope["headers"], _ID) and named not in self._owners:
-                raise RequestError(404, "Session not found")
-            if scope["method"] == "POST":
-                opening = await self._posted(scope, named, await body.read_all())
-            elif named is not None and scope["method"] in ("GET", "DELETE"):
-                await self._asked(scope, named)
-            if not self.resumes and values_of(scope["headers"], _LAST_EVENT):
+            sent = await body.read_all() if scope["method"] == "POST" else None
+            # Only now: what was known before the body came may have ended meanwhile.
+            session = scope[_SESSION] = passed.session = self._named(scope)
+            messages = [] if sent is None else self._messages(scope, session, sent)
+            if session is None:
+                passed.opening = self._opening(messages)
+            elif sent is not None:
+                await self._posted(session, messages)
+            else:
+                passed.listening = await self._asked(scope, session)
+            if values_of(scope["headers"], _LAST_EVENT):
                 raise RequestError(400, "No stream is resumed here: make the request anew.")
+            passed.begin(messages)
         except ClientGone:
             return
         except (RequestError, NotLetIn) as refused:
             return await Reply(scope, send).answer(_refusal(refused))
         except _Answered as made:
             return await Reply(scope, send).answer(made.response)
+        try:
+            await app(scope, body.receive, passed.send)
+        finally:
+            passed.end()
 
-        async def noticed(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                self._notice(scope, named, opening, message)
-            await send(message)
+    def _named(self, scope: Scope) -> Opened | None:
+        """The session that a request names. Raises RequestError for two, and for none of these."""
+        named = [(value.decode("latin-1"), False) for value in values_of(scope["headers"], _ID)]
+        if scope["method"] == "POST":  # the older transport reads no other
+            named += [(stated, True) for stated in _ids_in(scope)]
+        if not named:
+            return None
+        # The SDK would take one of them, and not always the first.
+        if len(named) > 1:
+            raise RequestError(400, "More than one session is named.")
+        # What was forgotten, and what never was. A client opens another session then.
+        known = self._known.get(named[0])
+        if known is None:
+            raise RequestError(404, "Session not found")
+        self._known.move_to_end(named[0])
+        return known
 
-        await app(scope, body.receive, noticed)
+    def _messages(self, scope: Scope, session: Opened | None, sent: bytes) -> list[Message]:
+        """What a body says. Raises RequestError for what cannot be read: the SDK may read it."""
+        try:
+            messages = messages_of(sent, scope["headers"], session.id if session else "")
+        except ValueError:
+            if session is None:
+                return []
+            raise RequestError(400, "The body is not JSON.") from None
+        if session is not None and not messages:
+            raise RequestError(400, "There is no message in the body.")
+        return messages
 
-    async def _asked(self, scope: Scope, named: str) -> None:
-        """A stream that listens in a session, or the end of one. Raises NotLetIn (rule 2)."""
-        is_nobodys = self._owners.get(named) is None
-        if is_nobodys and scope["method"] == "DELETE":
-            return
-        message = Message(scope["method"], {}, scope["headers"], beside=named)
-        text = await self._text(named, message)
+    def _opening(self, messages: Iterable[Message]) -> Tree | None:
+        """The tree of a token that opens a session (rule 1)."""
+        opening = [each for each in messages if each.method == "initialize"]
+        return _tree_of(self._token_or_none(opening[-1])) if opening else None
+
+    async def _asked(self, scope: Scope, session: Opened) -> Grant | None:
+        """A stream that listens in a session, with its grant; or its end. Raises NotLetIn."""
+        is_nobodys, listens = session.tree is None, scope["method"] == "GET"
+        if is_nobodys and not listens:
+            return None
+        message = Message(scope["method"], {}, scope["headers"], beside=session.id)
+        text = await self._text(session, message)
         if is_nobodys and text is None:
             raise RequestError(405, "There is no stream without a token.")
-        await self._guard.shown(text, message)
-        await self._owned(named, text, message)
+        grant = await self._guard.shown(text, message)
+        await self._owned(session, text, message)
+        return grant if listens else None
 
-    async def _posted(self, scope: Scope, named: str | None, sent: bytes) -> Tree | None:
-        """A message, or several; the tree of a token that opens a session with it (rule 1).
-
-        Raises NotLetIn, and RequestError for what cannot be read: the SDK may read it.
-        """
-        try:
-            messages = messages_of(sent, scope["headers"], named or "")
-        except ValueError:
-            if named is None:
-                return None
-            raise RequestError(400, "The body is not JSON.") from None
-        tree: Tree | None = None
+    async def _posted(self, session: Opened, messages: list[Message]) -> None:
+        """A message, or several. Raises NotLetIn."""
+        is_new, session.is_new = session.is_new, False
+        is_alone = len(messages) == 1
         for message in messages:
-            if message.method == "initialize" and self._owners.get(named or "") is None:
-                tree = _tree_of(self._token_or_none(message))
-            elif named is not None:
-                await self._said(named, message, is_alone=len(messages) == 1)
-        return tree
+            if is_new and is_alone and message.method == "initialize":
+                session.tree = _tree_of(self._token_or_none(message))
+            else:
+                await self._said(session, message, is_alone)
 
-    async def _said(self, named: str, message: Message, is_alone: bool) -> None:
+    async def _said(self, session: Opened, message: Message, is_alone: bool) -> None:
         """One message in a session. Raises NotLetIn, and _Answered for a call that is alone."""
+        is_answered = message.id is not None and is_alone
+        if message.method == _ANYBODY and is_answered and session.tree is not None:
+            text = self._token_or_none(message)
+            is_own = text is not None and not session.is_strange(text)
+            if not is_own or not await self._guard.seems_genuine(str(text), None):
+                raise _Answered(message, result={})
+            return
         try:
-            await self._let_in(named, message)
+            await self._let_in(session, message)
         except NotLetIn as refused:
-            is_ping = message.method == _ANYBODY
-            if message.id is None or not is_alone or (message.method in FREE and not is_ping):
+            if not is_answered or message.method in FREE:
                 raise
-            if is_ping:
-                raise _Answered(message, result={}) from None
             if refused.tool:
                 raise _Answered(message, result=refused.result) from None
             raise _Answered(message, error=_error(refused)) from None
 
-    async def _let_in(self, named: str, message: Message) -> None:
+    async def _let_in(self, session: Opened, message: Message) -> None:
         """See that a message comes with a token of the session's tree (rule 2). Raises NotLetIn."""
         is_call = message.method not in FREE and not message.beside
-        is_nobodys = self._owners.get(named) is None
-        if is_nobodys and not is_call:
+        if session.tree is None and not is_call:
             return
-        text = await self._text(named, message)
-        if text is None and is_nobodys:
+        text = await self._text(session, message)
+        if session.tree is None and text is None:
             return
-        if text is None and message.method == _ANYBODY:  # no denial for the record
-            raise NotLetIn("invalid", "")
         await (self._guard.seen if is_call else self._guard.shown)(text, message)
-        await self._owned(named, text, message)
+        await self._owned(session, text, message)
 
-    async def _owned(self, named: str, text: str | None, message: Message) -> None:
+    async def _owned(self, session: Opened, text: str | None, message: Message) -> None:
         """The session is of the tree of a text that was verified. Raises NotLetIn."""
-        if text is not None and not self.claim(named, text):
+        if text is not None and not session.claim(text):
             raise await self._guard.stranger(text, message)
 
-    async def _text(self, named: str, message: Message) -> str | None:
+    async def _text(self, session: Opened, message: Message) -> str | None:
         """The text that came with a message in a session. Raises NotLetIn for another tree's."""
         text = await self._guard.sent(message)
-        if text is not None and self.is_strange(named, text):
+        if text is not None and session.is_strange(text):
             raise await self._guard.stranger(text, message)
         return text
 
@@ -282,24 +350,92 @@ class Sessions:
         except NotLetIn:
             return None
 
-    def _notice(self, scope: Scope, named: str | None, opening: Tree | None, begun: Any) -> None:
-        """Note from an answer that a session was opened, or has ended."""
-        status = begun["status"]
-        if named is None:
-            given = values_of(begun.get("headers", ()), _ID) if status < 300 else ()
-            for value in given:
-                self._numbered = True
-                self._note(value.decode("latin-1"), opening)
-        elif status == 404 or (scope["method"] == "DELETE" and status < 300):
-            self._owners.pop(named, None)
-        elif opening is not None and status < 300:
-            self._note(named, self._owners.get(named) or opening)
+    async def stands(self, grant: Grant) -> bool:
+        """Is a grant still good, with which a stream listens?"""
+        return await self._guard.stands(grant)
 
-    def _note(self, named: str, tree: Tree | None) -> None:
-        self._owners[named] = tree
-        self._owners.move_to_end(named)
-        if len(self._owners) > MOST:
-            self._owners.popitem(last=False)
+    def note(self, session: Opened, *, is_older: bool = False) -> None:
+        """The application has opened a session. One that is known stays as it is."""
+        self._known.setdefault((session.id, is_older), session)
+        if len(self._known) > MOST:
+            self._known.popitem(last=False)
+
+    def forget(self, session: Opened) -> None:
+        """The application has ended a session."""
+        for place in ((session.id, False), (session.id, True)):
+            if self._known.get(place) is session:
+                del self._known[place]
+
+
+class _Passed:
+    """A request on its way through the application, and what its answer says of sessions."""
+
+    def __init__(self, sessions: Sessions, scope: Scope, send: Send) -> None:
+        self._sessions = sessions
+        self._scope = scope
+        self._send = send
+        self._numbers: list[bytes] = []
+        self._status = 0
+        self._is_over = False  # the last piece of the answer was sent
+        self._streamed: Opened | None = None  # of the older transport: it ends with this answer
+        self.session: Opened | None = None
+        self.opening: Tree | None = None
+        self.listening: Grant | None = None
+
+    def begin(self, messages: Iterable[Message]) -> None:
+        """Requests go on to the SDK (rule 5). Raises RequestError."""
+        numbers = [_digest_of(each.id) for each in messages if each.id is not None]
+        if self.session is not None:
+            self.session.begin(numbers)
+            self._numbers = numbers
+
+    async def send(self, message: Any) -> None:
+        """What the application sends, until the token of a stream is good no more."""
+        if self._is_over:
+            return
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            self._notice(message)
+        elif message["type"] == "http.response.body":
+            if self._is_stream_unnamed():
+                self._notice_stream(message.get("body", b""))
+            if self.listening is not None and not await self._sessions.stands(self.listening):
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+            if not message.get("more_body", False):
+                self._is_over = True
+                self._release(answered=True)  # before the client can use its number anew
+        await self._send(message)
+
+    def end(self) -> None:
+        """The application is through with it."""
+        self._release(answered=False)
+        if self._streamed is not None:
+            self._sessions.forget(self._streamed)
+
+    def _release(self, *, answered: bool) -> None:
+        numbers, self._numbers = self._numbers, []
+        if self.session is not None:
+            self.session.end(numbers, answered=answered)
+
+    def _notice(self, begun: Any) -> None:
+        """Note from the head of an answer that a session was opened, or has ended."""
+        if self._status >= 300:
+            return
+        if self.session is None:
+            for value in values_of(begun.get("headers", ()), _ID):
+                self._sessions.note(Opened(value.decode("latin-1"), self.opening))
+        elif self._scope["method"] == "DELETE":
+            self._sessions.forget(self.session)
+
+    def _is_stream_unnamed(self) -> bool:
+        return self._scope["method"] == "GET" and self.session is None and self._streamed is None
+
+    def _notice_stream(self, piece: bytes) -> None:
+        """Note from the first event that a stream of the older transport opens a session."""
+        found = _opened(piece)
+        if found is not None:
+            self._streamed = Opened(found[1].decode("ascii"), None, is_new=True)
+            self._sessions.note(self._streamed, is_older=True)
 
 
 def _refusal(refused: RequestError | NotLetIn) -> Response:

@@ -296,6 +296,13 @@ def needed(plan: Plan) -> dict[tuple[Any, Any], set[str] | None]:
     return {(need.table, need.operation): columns(need) for need in plan.needs}
 
 
+def is_within(some: dict[tuple[Any, Any], set[str] | None], most: dict[tuple[Any, Any], set[str] | None]) -> bool:
+    """Does one need nothing that the other does not?"""
+    return all(
+        place in most and (most[place] is None or (columns is not None and columns <= (most[place] or set()))) for place, columns in some.items()
+    )
+
+
 @pytest.mark.parametrize("held", GRANTS)
 def test_a_text_is_answered_as_by_itself_whichever_text_of_its_shape_came_first(held: str) -> None:
     """300 shapes by day, and 30,000 in `.ci/nightly properties`."""
@@ -315,8 +322,9 @@ def test_a_text_is_answered_as_by_itself_whichever_text_of_its_shape_came_first(
 
 
 def test_a_shape_needs_what_each_of_its_texts_needs() -> None:
+    """Now and then more: of `(0) and tags` SQLite looks at the 0 alone. A shape that is refused for that is not taken."""
     writer = Writer(drawing("shapes, needs"))
-    judged = 0
+    judged = more = 0
     with closing(opened()) as connection:
         for _ in range(times(750)):
             first = writer.filled(writer.statement())
@@ -331,8 +339,11 @@ def test_a_shape_needs_what_each_of_its_texts_needs() -> None:
                 if isinstance(own, Exception) or isinstance(shaped, Exception):
                     continue
                 judged += 1
-                assert needed(own) == needed(shaped), (first, sql)
+                assert is_within(needed(own), needed(shaped)), (first, sql)
+                if needed(own) != needed(shaped):
+                    more += 1
+                    continue
                 assert own.events.keys() == shaped.events.keys(), (first, sql)
                 assert own.refusals == shaped.refusals and own.calls == shaped.calls, (first, sql)
                 assert (own.asks, own.tells, own.writes, own.replaces) == (shaped.asks, shaped.tells, shaped.writes, shaped.replaces), (first, sql)
-    assert judged > times(150)
+    assert judged > times(150) and more <= judged // 100, more

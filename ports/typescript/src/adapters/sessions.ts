@@ -10,7 +10,9 @@
  * 3. What has no params has its token in the Authorization header. Its proof is about the method of
  *    HTTP, the session and the answer.
  * 4. A call is verified here and nothing of it is used: the guard verifies it once more.
- * 5. No stream is resumed: the events of all sessions may be kept in one store.
+ * 5. A number that is under way in the session is refused: whoever uses it anew may hold less than
+ *    the one who asked, and would be sent the answer.
+ * 6. No stream is resumed: what was sent to one holder of the tree could be had by each.
  */
 
 import type { Bytes } from "../format/bytes.js";
@@ -28,7 +30,18 @@ import { bodyOf, headOf, send, type NodeRequest, type NodeResponse } from "./nod
 
 type Handle = (...given: unknown[]) => Promise<unknown>;
 
+/** What a proof is about that can be about nothing. */
+const NOTHING: Bytes = new Uint8Array(32);
+
 const STRANGER = "the session is of another tree";
+
+/** Requests of one session whose connections broke: their numbers stay used. */
+const MOST_BROKEN = 1000;
+
+interface Admitted {
+  readonly body: unknown;
+  readonly numbers: readonly string[];
+}
 
 /** What came in a session, and is answered here. */
 class Answered extends Error {
@@ -45,6 +58,9 @@ export class Session {
   readonly #verifier: Verifier;
   readonly #id: () => string | undefined;
   #tree: string | undefined;
+  /** The numbers of requests that are not answered yet (rule 5). */
+  readonly #underWay = new Set<string>();
+  #broken = 0;
 
   constructor(verifier: Verifier, id: () => string | undefined) {
     this.#verifier = verifier;
@@ -70,24 +86,48 @@ export class Session {
 
   /** The decision, or that it is a stranger's. */
   decided(decision: Decision): Decision {
-    if (!decision.allowed || this.isOf(decision.grant.tokenId)) return decision;
+    if (!decision.allowed || this.isOf(treeNamed(decision.grant.issued))) return decision;
     return denial(decision.now, decision.who, [{ code: "caller", text: STRANGER }]);
   }
 
-  /** Before the transport: the body, if it was read here; or the answer to what is refused. */
-  async admitted(head: Head, read: () => Promise<unknown>): Promise<{ body: unknown } | Answer> {
+  /**
+   * Before the transport: the body, if it was read here, and the numbers of its requests, for `end`;
+   * or the answer to what is refused.
+   */
+  async admitted(head: Head, read: () => Promise<unknown>): Promise<Admitted | Answer> {
     try {
       checkHead(head);
       if (head.headers.some(([name]) => name.toLowerCase() === "last-event-id")) {
         throw new RequestError(400, "No stream is resumed here: make the request anew.");
       }
-      return { body: await this.#body(head, read) };
+      const body = await this.#body(head, read);
+      return { body, numbers: this.#id() === undefined ? [] : this.#begun(body) };
     } catch (error) {
       if (error instanceof Answered) return answerOf(error);
       if (error instanceof Denied) return answerOf(refused(error.decision));
       if (!(error instanceof RequestError)) throw error;
       return answerOf(new Answered(error.status, null, toldOf(error)));
     }
+  }
+
+  /** Requests go on to the SDK (rule 5). Raises RequestError if one of their numbers is under way. */
+  #begun(body: unknown): readonly string[] {
+    const numbers = (Array.isArray(body) ? body : [body]).filter(isAsked).map(({ id }) => String(id));
+    const isTwice = new Set(numbers).size < numbers.length;
+    if (isTwice || numbers.some((each) => this.#underWay.has(each))) {
+      throw new RequestError(409, "A request of that number is under way in the session.");
+    }
+    if (this.#broken > MOST_BROKEN) {
+      throw new RequestError(409, "Too many connections broke in this session: open another.");
+    }
+    for (const each of numbers) this.#underWay.add(each);
+    return numbers;
+  }
+
+  /** They are answered; or nobody was there any more, and the SDK may answer them yet. */
+  end(numbers: readonly string[], isAnswered: boolean): void {
+    if (isAnswered) for (const each of numbers) this.#underWay.delete(each);
+    else this.#broken += numbers.length;
   }
 
   async #body(head: Head, read: () => Promise<unknown>): Promise<unknown> {
@@ -107,6 +147,7 @@ export class Session {
     }
     const body = await read();
     const all: unknown[] = Array.isArray(body) ? body : [body];
+    if (all.length === 0) throw new RequestError(400, "There is no message in the body.");
     for (const each of all) {
       const message = (typeof each === "object" && each !== null ? each : {}) as Message;
       await this.#heard(head, message, all.length === 1);
@@ -116,15 +157,16 @@ export class Session {
 
   /** One message. What is refused of a call that is alone is answered as the guard would. */
   async #heard(head: Head, message: Message, isAlone: boolean): Promise<void> {
+    if (isPing(message) && isAlone && this.#tree !== undefined) {
+      if (await this.#pings(head, message)) return;
+      throw new Answered(200, message.id, { result: {} });
+    }
     try {
       await this.#letIn(head, message);
     } catch (error) {
       const { id, method } = message;
       const isRefused = error instanceof Denied || error instanceof RequestError;
-      const isId = typeof id === "string" || typeof id === "number";
-      if (!isRefused || !isAlone || !isId || isAnswer(message)) throw error;
-      if (method === "ping") throw new Answered(200, id, { result: {} });
-      if (FREE.includes(method)) throw error;
+      if (!isRefused || !isAlone || !isAsked(message) || FREE.includes(method)) throw error;
       throw new Answered(200, id, error instanceof Denied ? told(method, error.decision) : toldOf(error));
     }
   }
@@ -138,6 +180,18 @@ export class Session {
     const request = requestOf("POST", this.#id()!, message);
     const isSeen = isCall && text !== undefined && (await this.#isGenuine(text, request));
     if (!isSeen) await this.#used(text, request);
+  }
+
+  /** Is it of the session's own? Nothing is on record: whoever asks is answered in any case. */
+  async #pings(head: Head, message: Message): Promise<boolean> {
+    try {
+      const text = tokenOf(message, sentWith(head));
+      if (text === undefined || treeOf(text) !== this.#tree) return false;
+      return (await lookAt(this.#verifier, text, NOTHING)).allowed;
+    } catch (error) {
+      if (error instanceof RequestError || error instanceof CaptokenError) return false;
+      throw error;
+    }
   }
 
   /** Is it genuine and of this tree? Nothing is recorded, and no proof used (rule 4). */
@@ -157,7 +211,10 @@ export class Session {
 }
 
 /** By its own account. Raises CaptokenError for what is no token. */
-const treeOf = (text: string): string => readRoot(partsOf(text, BOUND).packet.identifier).tokenId;
+const treeOf = (text: string): string => treeNamed(readRoot(partsOf(text, BOUND).packet.identifier));
+
+const treeNamed = ({ keyId, tokenId }: { keyId: string; tokenId: string }): string =>
+  JSON.stringify([keyId, tokenId]);
 
 const toldOf = ({ status, message }: RequestError): Told => ({ error: { code: status, message } });
 
@@ -176,13 +233,22 @@ export function requestOf(httpMethod: string, session: string, said: unknown): B
     return mcpMessageRequest(rest.method, rest.params);
   } catch (error) {
     if (!(error instanceof UsageError || error instanceof RangeError)) throw error;
-    return new Uint8Array(32); // what opens a session, and what nobody can mean: nothing's digest
+    return NOTHING; // what opens a session, and what nobody can mean
   }
 }
 
 /** What could be taken for an answer counts as one. */
 const isAnswer = (said: object): boolean =>
   typeof (said as { method?: unknown }).method !== "string" || "result" in said || "error" in said;
+
+/** A request that is answered under its number. */
+const isAsked = (said: unknown): said is Message & { id: string | number } => {
+  if (typeof said !== "object" || said === null || isAnswer(said)) return false;
+  const { id } = said as Message;
+  return typeof id === "string" || typeof id === "number";
+};
+
+const isPing = (message: Message): boolean => isAsked(message) && message.method === "ping";
 
 function refused(decision: Denied["decision"]): Answered {
   const { status } = forNetwork(decision);
@@ -225,6 +291,8 @@ async function handledInNode(
     parsed === undefined ? readJson(await bodyOf(request)(BODY_BYTES)) : parsed;
   const admitted = await session.admitted(headOf(request), read);
   if ("status" in admitted) return send(response, admitted);
+  const { numbers } = admitted;
+  response.once("close", () => session.end(numbers, response.writableFinished));
   return onward(request, response, admitted.body ?? parsed);
 }
 
@@ -240,7 +308,34 @@ async function handled(
     parsed === undefined ? readJson(await bodyOfRequest(request)(BODY_BYTES)) : parsed;
   const admitted = await session.admitted(head, read);
   if ("status" in admitted) return new Response(admitted.body, admitted);
-  return onward(request, { ...more, parsedBody: admitted.body ?? parsed });
+  const { numbers } = admitted;
+  const answer = await onward(request, { ...more, parsedBody: admitted.body ?? parsed });
+  return answered(answer as Response, (isAnswered) => session.end(numbers, isAnswered));
+}
+
+/** The same response, which says when it has ended, and whether anybody was there to the end. */
+function answered(response: Response, ended: (isAnswered: boolean) => void): Response {
+  if (response.body === null) {
+    ended(true);
+    return response;
+  }
+  const reader = response.body.getReader();
+  let isGone = false;
+  const body = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const { done, value } = await reader.read();
+      if (isGone) return;
+      if (!done) return controller.enqueue(value);
+      ended(true);
+      controller.close();
+    },
+    cancel(why) {
+      isGone = true;
+      ended(false);
+      return reader.cancel(why);
+    },
+  });
+  return new Response(body, response);
 }
 
 /** As the SDK reads it, which is handed what was judged. */
