@@ -376,7 +376,7 @@ class _Passed:
         self._send = send
         self._numbers: list[bytes] = []
         self._status = 0
-        self._is_over = False  # the last piece of the answer was sent
+        self._is_cut = False  # the token of a stream is good no more
         self._streamed: Opened | None = None  # of the older transport: it ends with this answer
         self.session: Opened | None = None
         self.opening: Tree | None = None
@@ -391,7 +391,7 @@ class _Passed:
 
     async def send(self, message: Any) -> None:
         """What the application sends, until the token of a stream is good no more."""
-        if self._is_over:
+        if self._is_cut:
             return
         if message["type"] == "http.response.start":
             self._status = message["status"]
@@ -400,9 +400,9 @@ class _Passed:
             if self._is_stream_unnamed():
                 self._notice_stream(message.get("body", b""))
             if self.listening is not None and not await self._sessions.stands(self.listening):
+                self._is_cut = True
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
             if not message.get("more_body", False):
-                self._is_over = True
                 self._release(answered=True)  # before the client can use its number anew
         await self._send(message)
 
