@@ -512,7 +512,7 @@ class _Door:
             scope[PLACE] = f"{scope['method']} /{self._service.name}{_shape_of(raw)}"
             raise Denied(await grant.deny("tool", str(problem))) from None
         except RequestError as problem:
-            await grant.deny("argument", problem.text)
+            problem.decision = (await grant.deny("argument", problem.text)).id
             raise
 
     async def _pass_on(
@@ -633,8 +633,9 @@ async def _check_said(grant: AsyncGrant, asked: Asked) -> None:
     if not asked.unsaid or (await grant.recheck([asked.access])).code != "cost_unstated":
         return
     if (await grant.recheck([asked.costing_nothing])).code != "cost_unstated":
-        await grant.deny("argument", asked.unsaid_text, asked.access)
-        raise bad(asked.unsaid_text)
+        unsaid = bad(asked.unsaid_text)
+        unsaid.decision = (await grant.deny("argument", asked.unsaid_text, asked.access)).id
+        raise unsaid
 
 
 def _unanswered(began: bool, status: int, text: str) -> Exception:

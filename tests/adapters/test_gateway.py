@@ -193,8 +193,12 @@ def test_an_amount_that_a_budget_counts_by_has_to_be_said(world: World, said: di
         told = "Say 'amount', a whole number of 0 or more: a budget of the token counts by it."
         assert (answer.status_code, answer.json()["detail"]) == (400, told)
         assert "retry" not in answer.json()
+        refused = world.records[-1]
+        assert (refused["id"], refused["code"]) == (answer.json()["decision"], "argument"), "whoever reports it names the line"
         assert client.get("/payments/v1/refunds/re_1").status_code == 200
-    assert world.decided == ["argument", "allowed"] and len(world.service.requests) == 1
+        unread = client.post("/payments//v1/refunds", data={"charge": "ch_1"})
+        assert (unread.status_code, unread.json()["decision"]) == (400, world.records[-1]["id"])
+    assert world.decided == ["argument", "allowed", "argument"] and len(world.service.requests) == 1
 
 
 def test_whose_fault_a_missing_cost_is(world: World) -> None:

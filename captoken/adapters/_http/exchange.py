@@ -35,8 +35,11 @@ _A_WHILE = 0.05  # seconds of an answer before somebody looks whether its client
 class RequestError(Exception):
     """A request that is answered with this status, and this sentence for the client.
 
-    The sentence is public: it says nothing of a token, a key or a decision.
+    The sentence is public: it says nothing of a token or a key. `decision`: the id of the denial
+    that is on record, if one is.
     """
+
+    decision = ""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)

@@ -106,7 +106,8 @@ class Refusals:
         The two errors that RFC 6749 has for that: whoever reads one was not at fault.
         """
         if problem.status < 500:
-            return self._refusal(problem.status, "invalid_request", problem.text, {})
+            on_record = {"decision": problem.decision} if problem.decision else {}
+            return self._refusal(problem.status, "invalid_request", problem.text, on_record)
         is_for_now = problem.status == 503
         error = "temporarily_unavailable" if is_for_now else "server_error"
         told = {"retry": "later" if is_for_now else "no", "for_model": problem.text}
