@@ -246,7 +246,7 @@ def _explained(
     "--trail-key",
     type=FILE,
     metavar="FILE",
-    help="The audit key that signs checkpoints of the trail. Needs --trail.",
+    help="The audit key that signs checkpoints of the trail, each minute. Needs --trail.",
 )
 @click.option(
     "--every",
@@ -339,7 +339,7 @@ def serve(
                 anew = ends.taken_over(files.key(OperatorKey, operator))
             return Setup(read(files.data(policy)), files.keyring(keyring), anew)
 
-        reloading = Reloading(service, load, watched, every)
+        reloading = Reloading(service, load, watched, every, kept)
 
         def announce() -> None:
             if as_json:

@@ -1,4 +1,4 @@
-"""Files that are taken anew while a service runs: on SIGHUP, and when one has changed.
+"""Files that are taken anew while a service runs, on SIGHUP and when one has changed; and a trail.
 
 A file that has changed counts once it has stayed the same from one look to the next: else half of
 it could be taken for all of it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
 from captoken.adapters._told import Told
@@ -16,6 +17,10 @@ from captoken.adapters._told import Told
 if TYPE_CHECKING:
     from captoken.adapters._http.exchange import Receive, Scope, Send
     from captoken.adapters.issuance import IssuanceService, Setup
+    from captoken.audit._kept import TrailKept
+
+# Seconds after which a checkpoint signs what the trail has, at most.
+SIGN_EVERY = 60
 
 # What a file looks like from outside; None, if it is not there.
 _Look: TypeAlias = tuple[int, int, int] | None
@@ -50,12 +55,15 @@ class Reloading:
         load: Callable[[], Setup],
         watched: Watched,
         every: float,
+        trail: TrailKept | None = None,
     ) -> None:
         """`load` reads the files that are watched; `every` is the seconds between two looks."""
         self._service = service
         self._load = load
         self._watched = watched
         self._every = every
+        self._trail = trail
+        self._signed = monotonic()
         self._told = Told()
 
     def tell(self) -> None:
@@ -81,6 +89,9 @@ class Reloading:
             if has_changed or was_told:
                 self._watched.take()
                 await self._service.reload(self._load)
+            if self._trail is not None and monotonic() - self._signed >= SIGN_EVERY:
+                self._trail.sign()
+                self._signed = monotonic()
 
 
 def _look(path: str) -> _Look:

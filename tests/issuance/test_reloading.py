@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from time import time
 from typing import Any
 
 import httpx
+import pytest
 
 from captoken.adapters.issuance import Setup
+from captoken.audit._kept import TrailKept
+from captoken.cli import reloading
 from captoken.cli.reloading import Reloading, Watched
 from captoken.issuance.policy import read
+from captoken.keys import AuditKey
 from tests.issuance.test_standing import OTHER
 
 from .fixtures import KEYRING, POLICY
@@ -34,6 +39,30 @@ def test_a_file_counts_once_it_stays_as_it_is(tmp_path: Any) -> None:
     path.write_text("a")
     watched.changed()
     assert watched.changed(), "it is there again"
+
+
+def test_what_its_trail_has_is_signed_in_time(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that starts few tasks would else have a trail that is unsigned for weeks."""
+    monkeypatch.setattr(reloading, "SIGN_EVERY", 0)
+    kept = TrailKept(tmp_path / "trail.jsonl", key=AuditKey.generate())
+    app = Reloading(World().app, lambda: Setup(read(POLICY.encode()), KEYRING), Watched([]), 0.01, kept)
+
+    async def lived() -> None:
+        came: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+        async def send(message: Any) -> None:
+            pass
+
+        living = asyncio.create_task(app({"type": "lifespan"}, came.get, send))
+        await came.put({"type": "lifespan.startup"})
+        kept.record_issuance({"at": int(time())})
+        while b'"checkpoint"' not in (tmp_path / "trail.jsonl").read_bytes():
+            await asyncio.sleep(0.01)
+        await came.put({"type": "lifespan.shutdown"})
+        await living
+
+    with kept:
+        asyncio.run(asyncio.wait_for(lived(), 20))
 
 
 def test_it_is_watched_while_the_service_lives(tmp_path: Any) -> None:
