@@ -35,6 +35,8 @@ from collections.abc import Iterable
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
+import msgspec
+
 from captoken._format import primitives
 from captoken._format.errors import TokenFormatError
 from captoken._format.root import RootRecord
@@ -74,6 +76,15 @@ _INVALID_REQUEST = -32600  # of JSON-RPC
 
 # The first event on a stream of the older transport says where to post, and so the session's id.
 _opened = re.compile(rb"event: endpoint\r?\ndata: \S*session_id=([0-9a-f]{32})\r?\n").match
+
+
+class _Ending(msgspec.Struct):
+    """What ends a request: its number, with a result or an error."""
+
+    id: int | str | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
 
 Tree: TypeAlias = tuple[str, str]  # the key id and the token id of what was minted
 
@@ -138,11 +149,12 @@ class Opened:
         if len(set(numbers)) < len(numbers) or not self._under_way.isdisjoint(numbers):
             raise RequestError(409, "A request of that number is under way in the session.")
         if self._broken > _MOST_BROKEN:
-            raise RequestError(409, "Too many connections broke in this session: open another.")
+            # As of one that is over: a client then opens another.
+            raise RequestError(404, "Too many connections broke in this session: open another.")
         self._under_way.update(numbers)
 
     def end(self, numbers: list[bytes], *, answered: bool) -> None:
-        """They are answered; or nobody was there any more, and the SDK may answer them yet."""
+        """They are answered; or their stream ended before that, and the SDK may answer them yet."""
         if answered:
             self._under_way.difference_update(numbers)
         else:
@@ -250,6 +262,8 @@ class Sessions:
         """The session that a request names. Raises RequestError for two, and for none of these."""
         named = [(value.decode("latin-1"), False) for value in values_of(scope["headers"], _ID)]
         if scope["method"] == "POST":  # the older transport reads no other
+            if not scope.get("query_string", b"").isascii():  # the SDK would read it otherwise
+                raise RequestError(400, "The query is not ASCII.")
             named += [(stated, True) for stated in _ids_in(scope)]
         if not named:
             return None
@@ -376,6 +390,7 @@ class _Passed:
         self._send = send
         self._numbers: list[bytes] = []
         self._status = 0
+        self._is_stream = False  # an answer of events, and not of one piece of JSON
         self._is_cut = False  # the token of a stream is good no more
         self._streamed: Opened | None = None  # of the older transport: it ends with this answer
         self.session: Opened | None = None
@@ -395,6 +410,8 @@ class _Passed:
             return
         if message["type"] == "http.response.start":
             self._status = message["status"]
+            kinds = values_of(message.get("headers", ()), b"content-type")
+            self._is_stream = any(kind.startswith(b"text/event-stream") for kind in kinds)
             self._notice(message)
         elif message["type"] == "http.response.body":
             if self._is_stream_unnamed():
@@ -402,8 +419,12 @@ class _Passed:
             if self.listening is not None and not await self._sessions.stands(self.listening):
                 self._is_cut = True
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
+            # Before the client can use a number anew.
+            if self._is_stream and self._numbers:
+                self._notice_answers(message.get("body", b""))
+            # A stream may end first: a tool can close it, for a client that comes back.
             if not message.get("more_body", False):
-                self._release(answered=True)  # before the client can use its number anew
+                self._release(answered=not self._is_stream)
         await self._send(message)
 
     def end(self) -> None:
@@ -411,6 +432,19 @@ class _Passed:
         self._release(answered=False)
         if self._streamed is not None:
             self._sessions.forget(self._streamed)
+
+    def _notice_answers(self, piece: bytes) -> None:
+        """Note from events, of which the SDK sends each by itself, what is answered."""
+        for line in piece.splitlines():
+            try:
+                ending = msgspec.json.decode(line.removeprefix(b"data:"), type=_Ending)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                continue
+            number = _digest_of(ending.id)
+            is_end = ending.result is not msgspec.UNSET or ending.error is not msgspec.UNSET
+            if is_end and number in self._numbers and self.session is not None:
+                self._numbers.remove(number)
+                self.session.end([number], answered=True)
 
     def _release(self, *, answered: bool) -> None:
         numbers, self._numbers = self._numbers, []

@@ -227,20 +227,29 @@ class Guarded extends Around {
   #reply(message: Message, said: object): void {
     if (!isRequest(message)) return; // nobody waits for an answer
     const { id } = message;
-    super
-      .send({ jsonrpc: "2.0", id, ...said }, { relatedRequestId: id })
-      .catch((error: Error) => this.onerror?.(error));
+    this.#answer(id, { jsonrpc: "2.0", id, ...said }, { relatedRequestId: id }).catch(
+      (error: Error) => this.onerror?.(error),
+    );
   }
 
   override send(message: unknown, options?: unknown): Promise<void> {
+    if (isMessage(message)) return super.send(message, options);
     const { id, result } = message as { id?: unknown; result?: unknown };
     const listing = this.#listing.get(id);
-    if (!listing || isMessage(message)) return super.send(message, options);
     this.#listing.delete(id);
-    if (result === undefined) return super.send(message, options);
+    if (!listing || result === undefined) return this.#answer(id, message, options);
     const { grant, method } = listing;
     const cut = { ...(message as object), result: listed(grant, method, result) };
-    return super.send(cut, options);
+    return this.#answer(id, cut, options);
+  }
+
+  /** From here on its number can be used anew: also where nobody was there for the answer. */
+  async #answer(id: unknown, message: unknown, options: unknown): Promise<void> {
+    try {
+      await super.send(message, options);
+    } finally {
+      this.#session.answered(id);
+    }
   }
 }
 

@@ -19,6 +19,7 @@ import pytest
 
 from captoken import Issuer, Keyring, Token, current
 from captoken.adapters._mcp import sessions
+from captoken.adapters.mcp import TWO
 from captoken.adapters.mcp_client import auth
 from captoken.keys import HolderKey
 from tests.adapters.mcp_asking import text
@@ -203,6 +204,41 @@ def test_a_number_stays_used_where_nobody_waited_for_the_answer() -> None:
             await anyio.sleep(0.3)
             assert (await ask(root, listing(9), **named)).status_code == 409
             assert (await ask(root, listing(10), **named)).status_code == 200
+            go.set()
+
+    with served(world) as url:
+        anyio.run(body, url)
+
+
+@pytest.mark.skipif(not TWO, reason="mcp 1 closes no stream early")
+def test_a_stream_that_a_tool_closes_early_is_no_answer() -> None:
+    """A tool may have its client come back for the answer. The number is under way until it is there."""
+    world, go = World(), anyio.Event()
+
+    @world.server.tool()
+    async def secret(ctx: Context) -> str:
+        await ctx.close_sse_stream()
+        await go.wait()
+        return "salaries"
+
+    @world.server.tool()
+    async def idle() -> str:
+        return "nothing"
+
+    root = minted(tools={"secret": {}, "idle": {}})
+    helper = root.delegate(to="helper", tools={"idle": {}})
+    newer = {"mcp-protocol-version": "2025-11-25"}
+
+    async def body(url: str) -> None:
+        async with asking(url) as ask:
+            opening = said(id=1, method="initialize", params={**INITIALIZE, "protocolVersion": "2025-11-25"})
+            answer = await ask(root, opening, **newer)
+            named = {"mcp-session-id": answer.headers["mcp-session-id"], **newer}
+            await ask(root, said(method="notifications/initialized"), **named)
+            closed = await ask(root, called("secret", 9), **named)
+            assert closed.status_code == 200 and "salaries" not in closed.text
+            assert (await ask(helper, called("idle", "9"), **named)).status_code == 409
+            assert "nothing" in (await ask(helper, called("idle", 10), **named)).text
             go.set()
 
     with served(world) as url:

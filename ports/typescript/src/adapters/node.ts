@@ -26,11 +26,9 @@ export interface NodeRequest {
 /** What of `ServerResponse` is used here. */
 export interface NodeResponse {
   readonly headersSent: boolean;
-  readonly writableFinished: boolean;
   statusCode: number;
   setHeader(name: string, value: string): unknown;
   end(body: string): unknown;
-  once(event: string, listener: () => void): unknown;
 }
 
 /** As it was sent: each header by itself, the target as in the request line. */

@@ -35,13 +35,8 @@ const NOTHING: Bytes = new Uint8Array(32);
 
 const STRANGER = "the session is of another tree";
 
-/** Requests of one session whose connections broke: their numbers stay used. */
-const MOST_BROKEN = 1000;
-
-interface Admitted {
-  readonly body: unknown;
-  readonly numbers: readonly string[];
-}
+/** Requests of one session that are not answered, at most: those that were cancelled count. */
+const MOST_UNDER_WAY = 10_000;
 
 /** What came in a session, and is answered here. */
 class Answered extends Error {
@@ -60,7 +55,6 @@ export class Session {
   #tree: string | undefined;
   /** The numbers of requests that are not answered yet (rule 5). */
   readonly #underWay = new Set<string>();
-  #broken = 0;
 
   constructor(verifier: Verifier, id: () => string | undefined) {
     this.#verifier = verifier;
@@ -90,18 +84,16 @@ export class Session {
     return denial(decision.now, decision.who, [{ code: "caller", text: STRANGER }]);
   }
 
-  /**
-   * Before the transport: the body, if it was read here, and the numbers of its requests, for `end`;
-   * or the answer to what is refused.
-   */
-  async admitted(head: Head, read: () => Promise<unknown>): Promise<Admitted | Answer> {
+  /** Before the transport: the body, if it was read here; or the answer to what is refused. */
+  async admitted(head: Head, read: () => Promise<unknown>): Promise<{ body: unknown } | Answer> {
     try {
       checkHead(head);
       if (head.headers.some(([name]) => name.toLowerCase() === "last-event-id")) {
         throw new RequestError(400, "No stream is resumed here: make the request anew.");
       }
       const body = await this.#body(head, read);
-      return { body, numbers: this.#id() === undefined ? [] : this.#begun(body) };
+      if (this.#id() !== undefined) this.#begin(body);
+      return { body };
     } catch (error) {
       if (error instanceof Answered) return answerOf(error);
       if (error instanceof Denied) return answerOf(refused(error.decision));
@@ -111,23 +103,22 @@ export class Session {
   }
 
   /** Requests go on to the SDK (rule 5). Raises RequestError if one of their numbers is under way. */
-  #begun(body: unknown): readonly string[] {
+  #begin(body: unknown): void {
     const numbers = (Array.isArray(body) ? body : [body]).filter(isAsked).map(({ id }) => String(id));
     const isTwice = new Set(numbers).size < numbers.length;
     if (isTwice || numbers.some((each) => this.#underWay.has(each))) {
       throw new RequestError(409, "A request of that number is under way in the session.");
     }
-    if (this.#broken > MOST_BROKEN) {
-      throw new RequestError(409, "Too many connections broke in this session: open another.");
+    if (this.#underWay.size + numbers.length > MOST_UNDER_WAY) {
+      // As of one that is over: a client then opens another.
+      throw new RequestError(404, "Too many requests of this session have no answer: open another.");
     }
     for (const each of numbers) this.#underWay.add(each);
-    return numbers;
   }
 
-  /** They are answered; or nobody was there any more, and the SDK may answer them yet. */
-  end(numbers: readonly string[], isAnswered: boolean): void {
-    if (isAnswered) for (const each of numbers) this.#underWay.delete(each);
-    else this.#broken += numbers.length;
+  /** It was sent to whoever waits; or nobody was there any more, and nobody gets it. */
+  answered(number: unknown): void {
+    this.#underWay.delete(String(number));
   }
 
   async #body(head: Head, read: () => Promise<unknown>): Promise<unknown> {
@@ -291,8 +282,6 @@ async function handledInNode(
     parsed === undefined ? readJson(await bodyOf(request)(BODY_BYTES)) : parsed;
   const admitted = await session.admitted(headOf(request), read);
   if ("status" in admitted) return send(response, admitted);
-  const { numbers } = admitted;
-  response.once("close", () => session.end(numbers, response.writableFinished));
   return onward(request, response, admitted.body ?? parsed);
 }
 
@@ -308,34 +297,7 @@ async function handled(
     parsed === undefined ? readJson(await bodyOfRequest(request)(BODY_BYTES)) : parsed;
   const admitted = await session.admitted(head, read);
   if ("status" in admitted) return new Response(admitted.body, admitted);
-  const { numbers } = admitted;
-  const answer = await onward(request, { ...more, parsedBody: admitted.body ?? parsed });
-  return answered(answer as Response, (isAnswered) => session.end(numbers, isAnswered));
-}
-
-/** The same response, which says when it has ended, and whether anybody was there to the end. */
-function answered(response: Response, ended: (isAnswered: boolean) => void): Response {
-  if (response.body === null) {
-    ended(true);
-    return response;
-  }
-  const reader = response.body.getReader();
-  let isGone = false;
-  const body = new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      const { done, value } = await reader.read();
-      if (isGone) return;
-      if (!done) return controller.enqueue(value);
-      ended(true);
-      controller.close();
-    },
-    cancel(why) {
-      isGone = true;
-      ended(false);
-      return reader.cancel(why);
-    },
-  });
-  return new Response(body, response);
+  return onward(request, { ...more, parsedBody: admitted.body ?? parsed });
 }
 
 /** As the SDK reads it, which is handed what was judged. */
