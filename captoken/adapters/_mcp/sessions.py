@@ -231,7 +231,7 @@ class Sessions:
 
     async def _answered(self, app: ASGIApp, scope: Scope, body: Body, send: Send) -> None:
         """Pass one HTTP request on, or refuse it."""
-        passed = _Passed(self, scope, send)
+        passed = _Passed(self, self._guard, scope, send)
         try:
             check_head(scope)
             sent = await body.read_all() if scope["method"] == "POST" else None
@@ -364,10 +364,6 @@ class Sessions:
         except NotLetIn:
             return None
 
-    async def stands(self, grant: Grant) -> bool:
-        """Is a grant still good, with which a stream listens?"""
-        return await self._guard.stands(grant)
-
     def note(self, session: Opened, *, is_older: bool = False) -> None:
         """The application has opened a session. One that is known stays as it is."""
         self._known.setdefault((session.id, is_older), session)
@@ -384,12 +380,12 @@ class Sessions:
 class _Passed:
     """A request on its way through the application, and what its answer says of sessions."""
 
-    def __init__(self, sessions: Sessions, scope: Scope, send: Send) -> None:
+    def __init__(self, sessions: Sessions, guard: Guarding, scope: Scope, send: Send) -> None:
         self._sessions = sessions
+        self._guard = guard
         self._scope = scope
         self._send = send
         self._numbers: list[bytes] = []
-        self._status = 0
         self._is_stream = False  # an answer of events, and not of one piece of JSON
         self._is_cut = False  # the token of a stream is good no more
         self._streamed: Opened | None = None  # of the older transport: it ends with this answer
@@ -409,14 +405,13 @@ class _Passed:
         if self._is_cut:
             return
         if message["type"] == "http.response.start":
-            self._status = message["status"]
             kinds = values_of(message.get("headers", ()), b"content-type")
             self._is_stream = any(kind.startswith(b"text/event-stream") for kind in kinds)
             self._notice(message)
         elif message["type"] == "http.response.body":
             if self._is_stream_unnamed():
                 self._notice_stream(message.get("body", b""))
-            if self.listening is not None and not await self._sessions.stands(self.listening):
+            if self.listening is not None and not await self._guard.stands(self.listening):
                 self._is_cut = True
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
             # Before the client can use a number anew.
@@ -453,7 +448,7 @@ class _Passed:
 
     def _notice(self, begun: Any) -> None:
         """Note from the head of an answer that a session was opened, or has ended."""
-        if self._status >= 300:
+        if begun["status"] >= 300:
             return
         if self.session is None:
             for value in values_of(begun.get("headers", ()), _ID):
