@@ -330,6 +330,58 @@ for (const kind of ["of Node", "of the web"]) {
   });
 }
 
+for (const kind of ["of Node", "of the web"]) {
+  test(`over HTTP, ${kind}: a stream that listens ends with its token, and another can be opened`, async () => {
+    let now = 1_000_000;
+    const clock = () => now;
+    const later = new Issuer(keyring, { clock });
+    const { server } = service();
+    const options = { sessionIdGenerator: () => "s-1" };
+    const transport = kind === "of Node" ? new StreamableHTTPServerTransport(options) : new WebStandardStreamableHTTPServerTransport(options);
+    await server.connect(guarded(transport, new Verifier(keyring, { audience: "files", clock })));
+    const listener =
+      kind === "of Node"
+        ? (request: IncomingMessage, response: ServerResponse) => void (transport as StreamableHTTPServerTransport).handleRequest(request, response)
+        : getRequestListener((request) => (transport as WebStandardStreamableHTTPServerTransport).handleRequest(request));
+    const http = createServer(listener);
+    http.listen(0, "127.0.0.1");
+    await once(http, "listening");
+    const url = `http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`;
+
+    const root = later.mint({ ...who, tools, expiresIn: "1h" });
+    const ask = (by: Token, method: string, message?: object): Promise<Response> =>
+      fetch(url, {
+        method,
+        headers: {
+          accept: method === "GET" ? "text/event-stream" : "application/json, text/event-stream",
+          "content-type": "application/json",
+          authorization: `Bearer ${by.present({ audience: "files" })}`,
+          ...(!(message && "params" in message) && { "mcp-session-id": "s-1" }),
+        },
+        ...(message && { body: JSON.stringify({ jsonrpc: "2.0", ...message }) }),
+      });
+    const initialize = { protocolVersion: "2025-06-18", capabilities: {}, clientInfo: { name: "x", version: "1" } };
+    await (await ask(root, "POST", { id: 0, method: "initialize", params: initialize })).text();
+    await (await ask(root, "POST", { method: "notifications/initialized" })).text();
+
+    const stream = await ask(root.delegate({ to: "helper", expiresIn: "1m" }), "GET");
+    assert.equal(stream.status, 200);
+    const reader = stream.body!.pipeThrough(new TextDecoderStream()).getReader();
+    server.sendToolListChanged();
+    assert.match((await reader.read()).value!, /tools\/list_changed/);
+    assert.equal((await ask(root, "GET")).status, 409, "there is one already");
+    now += 61;
+    server.sendToolListChanged();
+    assert.deepEqual(await reader.read(), { done: true, value: undefined });
+
+    const another = await ask(root, "GET");
+    assert.equal(another.status, 200);
+    server.sendToolListChanged();
+    assert.match((await another.body!.pipeThrough(new TextDecoderStream()).getReader().read()).value!, /tools\/list_changed/);
+    http.close().closeAllConnections();
+  });
+}
+
 /** A tool that asks its client, and goes on when it is answered; and what reached it. */
 function asking(): { server: McpServer; ran: string[] } {
   const server = new McpServer({ name: "files", version: "1.0.0" });

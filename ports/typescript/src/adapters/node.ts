@@ -28,7 +28,8 @@ export interface NodeResponse {
   readonly headersSent: boolean;
   statusCode: number;
   setHeader(name: string, value: string): unknown;
-  end(body: string): unknown;
+  write(...given: unknown[]): boolean;
+  end(body?: string): unknown;
 }
 
 /** As it was sent: each header by itself, the target as in the request line. */

@@ -12,7 +12,8 @@
  * 4. A call is verified here and nothing of it is used: the guard verifies it once more.
  * 5. A number that is under way in the session is refused: whoever uses it anew may hold less than
  *    the one who asked, and would be sent the answer.
- * 6. No stream is resumed: what was sent to one holder of the tree could be had by each.
+ * 6. No stream is resumed: what was sent to one holder of the tree could be had by each. And a stream
+ *    that listens ends with its token: what comes after that is not sent.
  */
 
 import type { Bytes } from "../format/bytes.js";
@@ -21,7 +22,7 @@ import { readRoot } from "../format/root.js";
 import { BOUND, partsOf } from "../format/text.js";
 import { mcpBesideRequest, mcpMessageRequest } from "../proof.js";
 import { Denied, denial, forNetwork, type Decision } from "../verification/decision.js";
-import { lookAt, type Verifier } from "../verification/verifier.js";
+import { lookAt, type Grant, type Verifier } from "../verification/verifier.js";
 import type { Answer } from "./answers.js";
 import { bodyOfRequest } from "./body.js";
 import { BODY_BYTES, RequestError, checkHead, sentIn, type Head } from "./head.js";
@@ -37,6 +38,12 @@ const STRANGER = "the session is of another tree";
 
 /** Requests of one session that are not answered, at most: those that were cancelled count. */
 const MOST_UNDER_WAY = 10_000;
+
+/** What goes on to the transport: the body, if it was read here; the grant of a stream that listens. */
+interface Admitted {
+  readonly body?: unknown;
+  readonly listens?: Grant | undefined;
+}
 
 /** What came in a session, and is answered here. */
 class Answered extends Error {
@@ -84,16 +91,16 @@ export class Session {
     return denial(decision.now, decision.who, [{ code: "caller", text: STRANGER }]);
   }
 
-  /** Before the transport: the body, if it was read here; or the answer to what is refused. */
-  async admitted(head: Head, read: () => Promise<unknown>): Promise<{ body: unknown } | Answer> {
+  /** Before the transport: what goes on, or the answer to what is refused. */
+  async admitted(head: Head, read: () => Promise<unknown>): Promise<Admitted | Answer> {
     try {
       checkHead(head);
       if (head.headers.some(([name]) => name.toLowerCase() === "last-event-id")) {
         throw new RequestError(400, "No stream is resumed here: make the request anew.");
       }
-      const body = await this.#body(head, read);
-      if (this.#id() !== undefined) this.#begin(body);
-      return { body };
+      const admitted = await this.#admitted(head, read);
+      if (this.#id() !== undefined) this.#begin(admitted.body);
+      return admitted;
     } catch (error) {
       if (error instanceof Answered) return answerOf(error);
       if (error instanceof Denied) return answerOf(refused(error.decision));
@@ -121,20 +128,20 @@ export class Session {
     this.#underWay.delete(String(number));
   }
 
-  async #body(head: Head, read: () => Promise<unknown>): Promise<unknown> {
+  async #admitted(head: Head, read: () => Promise<unknown>): Promise<Admitted> {
     const { method } = head;
     const id = this.#id();
-    if (id === undefined) return undefined; // what opens a session, or is by itself
+    if (id === undefined) return {}; // what opens a session, or is by itself
     if (method !== "POST") {
       const isNobodys = this.#tree === undefined;
-      if (isNobodys && method !== "GET") return undefined;
+      if (isNobodys && method !== "GET") return {};
       const text = sentIn(head);
       // None is offered before there is a token, so that nobody logs in for it.
       if (isNobodys && text === undefined) {
         throw new RequestError(405, "There is no stream without a token.");
       }
-      await this.#used(text, mcpBesideRequest(method, id));
-      return undefined;
+      const grant = await this.#used(text, mcpBesideRequest(method, id));
+      return { listens: method === "GET" ? grant : undefined };
     }
     const body = await read();
     const all: unknown[] = Array.isArray(body) ? body : [body];
@@ -143,7 +150,7 @@ export class Session {
       const message = (typeof each === "object" && each !== null ? each : {}) as Message;
       await this.#heard(head, message, all.length === 1);
     }
-    return body;
+    return { body };
   }
 
   /** One message. What is refused of a call that is alone is answered as the guard would. */
@@ -191,12 +198,13 @@ export class Session {
   }
 
   /** Verified, on record, and its proof used. Raises Denied, and RequestError where none came. */
-  async #used(text: string | undefined, request: Bytes): Promise<void> {
+  async #used(text: string | undefined, request: Bytes): Promise<Grant> {
     if (text === undefined) {
       throw new RequestError(401, "No token came with it, and the session is a token's.");
     }
     const decision = this.decided(await this.#verifier.checkAsync(text, null, { request }));
     if (!decision.allowed) throw new Denied(decision);
+    return decision.grant;
   }
 }
 
@@ -281,6 +289,15 @@ async function handledInNode(
     parsed === undefined ? readJson(await bodyOf(request)(BODY_BYTES)) : parsed;
   const admitted = await session.admitted(headOf(request), read);
   if ("status" in admitted) return send(response, admitted);
+  const { listens } = admitted;
+  if (listens) {
+    const write = response.write.bind(response);
+    response.write = (...given) => {
+      if (stands(listens)) return write(...given);
+      response.end();
+      return false;
+    };
+  }
   return onward(request, response, admitted.body ?? parsed);
 }
 
@@ -296,8 +313,18 @@ async function handled(
     parsed === undefined ? readJson(await bodyOfRequest(request)(BODY_BYTES)) : parsed;
   const admitted = await session.admitted(head, read);
   if ("status" in admitted) return new Response(admitted.body, admitted);
-  return onward(request, { ...more, parsedBody: admitted.body ?? parsed });
+  const answered = await onward(request, { ...more, parsedBody: admitted.body ?? parsed });
+  const { listens } = admitted;
+  const answer = answered as Response;
+  if (!listens || !answer.body) return answer;
+  const whileItStands = new TransformStream<Uint8Array, Uint8Array>({
+    transform: (piece, sent) => (stands(listens) ? sent.enqueue(piece) : sent.terminate()),
+  });
+  return new Response(answer.body.pipeThrough(whileItStands), answer);
 }
+
+/** Is a stream's grant still good? No store is asked (rule 6). */
+const stands = (grant: Grant): boolean => grant.recheck(null).allowed;
 
 /** As the SDK reads it, which is handed what was judged. */
 function readJson(body: Bytes): unknown {
