@@ -77,7 +77,8 @@ def test_an_environment_says_what_is_in_it() -> None:
 
 def test_a_commit_is_so_many_commits_old(tmp_path: Path) -> None:
     """In a repository of its own: the sources may be those of an archive, or belong to another user."""
-    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.com")
+    own = ("user.name=a", "user.email=a@example.com", "commit.gpgsign=false", "core.hooksPath=none")
+    git = ("git", "-C", str(tmp_path), *(word for each in own for word in ("-c", each)))
     subprocess.run([*git, "init", "--quiet"], check=True)
     for number in range(3):
         subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", str(number)], check=True)
