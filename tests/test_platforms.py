@@ -6,6 +6,7 @@ import importlib
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def test_a_command_says_it_in_a_line(tmp_path: Path) -> None:
     """Also where it has begun before it needs what Windows has not."""
     key = OperatorKey.generate()
     key.save(tmp_path / "operator.json")
-    Operator(key, SQLiteSnapshots.create(tmp_path / "overlay.db"), by="ops").renew()
+    with closing(SQLiteSnapshots.create(tmp_path / "overlay.db")) as snapshots:
+        Operator(key, snapshots, by="ops").renew()
     (tmp_path / "rules.toml").write_text('version = 1\n[rule.a]\nwhen = { codes = ["table"] }\ncount = 5\nthen = "revoke"\nfor = "1h"\nwhy = "a"\n')
     (tmp_path / "trail.jsonl").touch()
     run = "react run rules.toml --trail trail.jsonl --key operator.json --store overlay.db --state react.db"

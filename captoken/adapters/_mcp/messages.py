@@ -199,7 +199,7 @@ def check_crowded(body: bytes) -> None:
 
 def messages_of(body: bytes, headers: Headers, named: str) -> list[Message]:
     """What a body of HTTP says, in the session of that id. Raises ValueError for what is no JSON,
-    and RequestError for more messages than are taken.
+    and RequestError for more messages than are taken, and for one that asks and answers.
 
     Older protocols have several in one body. It is UTF-8, as the SDK reads it: `json` would take
     other encodings as well.
@@ -218,10 +218,13 @@ def messages_of(body: bytes, headers: Headers, named: str) -> list[Message]:
 
 
 def _message_of(one: Any, headers: Headers, named: str) -> Message:
-    """Read one message of a body. A message that could be an answer counts as one."""
+    """Read one message of a body. What has no method counts as an answer."""
     said = one if type(one) is dict else {}
     method, params = said.get("method"), said.get("params")
-    if type(method) is not str or not said.keys().isdisjoint({"result", "error"}):
+    if "method" in said and not said.keys().isdisjoint({"result", "error"}):
+        # The SDKs would not read it alike, nor as it is judged here.
+        raise RequestError(400, "A message asks or answers: it has a method, or a result or error.")
+    if type(method) is not str:
         answer = {key: value for key, value in said.items() if key != "jsonrpc"}
         return Message("POST", answer, headers, beside=named)
     stated = params if type(params) is dict else {}

@@ -16,7 +16,8 @@ SDK makes.
 4. A request is verified here, and once more by the guard, which uses its proof. The guard asks here
    whether it is of the right tree.
 5. The SDK sends an answer to whoever used the number of the request last. So a number that is under
-   way in a session is refused: whoever uses it anew may hold less than the one who asked.
+   way in a session is refused: whoever uses it anew may hold less than the one who asked. It is
+   free once its answer went out, and not where something else was answered in its place.
 6. No stream is resumed: what was sent to one holder of the tree could be had by each. And a stream
    ends with its token.
 7. A session is known if the application has opened it, here: by the header of an answer, or on the
@@ -67,8 +68,10 @@ _LAST_EVENT = b"last-event-id"
 
 # Sessions that are known, at most. What is forgotten is answered as what is over: 404.
 MOST = 100_000
-# Requests of one session whose connections broke: their numbers stay used.
-_MOST_BROKEN = 1000
+# Requests of one session that have no answer yet. Where a connection broke, there never is one.
+_MOST_UNDER_WAY = 1000
+# By these the SDK says that it did not take a request, and so nothing of it runs.
+_NOT_TAKEN = {400, 404, 406, 415}
 
 # What a stranger may ask in a session: whether the server is there.
 _ANYBODY = "ping"
@@ -125,14 +128,14 @@ def _tree_of(text: str | None) -> Tree | None:
 class Opened:
     """A session that the application has opened: whose it is, and what is under way in it."""
 
-    def __init__(self, session_id: str, tree: Tree | None, *, is_new: bool = False) -> None:
+    def __init__(self, session_id: str, tree: Tree | None, *, is_older: bool = False) -> None:
         self.id = session_id
         self.tree = tree  # None: it is nobody's yet
-        self.is_new = is_new  # nothing came in it yet, not even `initialize`
+        self.is_older = is_older  # of the older transport: its own stream has all answers
+        self.is_new = is_older  # nothing came in it yet, not even `initialize`
         # The numbers of requests that are not answered yet, as digests (rule 5). The SDK has the
         # stream that listens under that name.
         self._under_way = {_digest_of("_GET_stream")}
-        self._broken = 0
 
     def is_strange(self, text: str) -> bool:
         """Is it another tree's than a text's? Nobody has to have verified the text yet."""
@@ -148,17 +151,14 @@ class Opened:
         """Requests of these numbers go on to the SDK. Raises RequestError if one is under way."""
         if len(set(numbers)) < len(numbers) or not self._under_way.isdisjoint(numbers):
             raise RequestError(409, "A request of that number is under way in the session.")
-        if self._broken > _MOST_BROKEN:
+        if len(self._under_way) + len(numbers) > _MOST_UNDER_WAY:
             # As of one that is over: a client then opens another.
-            raise RequestError(404, "Too many connections broke in this session: open another.")
+            raise RequestError(404, "Too many requests have no answer here: open another session.")
         self._under_way.update(numbers)
 
-    def end(self, numbers: list[bytes], *, answered: bool) -> None:
-        """They are answered; or their stream ended before that, and the SDK may answer them yet."""
-        if answered:
-            self._under_way.difference_update(numbers)
-        else:
-            self._broken += len(numbers)
+    def end(self, numbers: Iterable[bytes]) -> None:
+        """They are answered."""
+        self._under_way.difference_update(numbers)
 
 
 def _digest_of(number: object) -> bytes:
@@ -364,17 +364,17 @@ class Sessions:
         except NotLetIn:
             return None
 
-    def note(self, session: Opened, *, is_older: bool = False) -> None:
+    def note(self, session: Opened) -> None:
         """The application has opened a session. One that is known stays as it is."""
-        self._known.setdefault((session.id, is_older), session)
+        self._known.setdefault((session.id, session.is_older), session)
         if len(self._known) > MOST:
             self._known.popitem(last=False)
 
     def forget(self, session: Opened) -> None:
         """The application has ended a session."""
-        for place in ((session.id, False), (session.id, True)):
-            if self._known.get(place) is session:
-                del self._known[place]
+        place = (session.id, session.is_older)
+        if self._known.get(place) is session:
+            del self._known[place]
 
 
 class _Passed:
@@ -385,8 +385,9 @@ class _Passed:
         self._guard = guard
         self._scope = scope
         self._send = send
-        self._numbers: list[bytes] = []
+        self._numbers: set[bytes] = set()  # what is answered here
         self._is_stream = False  # an answer of events, and not of one piece of JSON
+        self._is_answer = False  # one piece, in which all numbers are answered
         self._is_cut = False  # the token of a stream is good no more
         self._streamed: Opened | None = None  # of the older transport: it ends with this answer
         self.session: Opened | None = None
@@ -398,7 +399,7 @@ class _Passed:
         numbers = [_digest_of(each.id) for each in messages if each.id is not None]
         if self.session is not None:
             self.session.begin(numbers)
-            self._numbers = numbers
+            self._numbers = set(numbers)
 
     async def send(self, message: Any) -> None:
         """What the application sends, until the token of a stream is good no more."""
@@ -407,6 +408,9 @@ class _Passed:
         if message["type"] == "http.response.start":
             kinds = values_of(message.get("headers", ()), b"content-type")
             self._is_stream = any(kind.startswith(b"text/event-stream") for kind in kinds)
+            # What stands between may answer that something took too long, and it goes on.
+            is_refused = message["status"] in _NOT_TAKEN
+            self._is_answer = is_refused or (message["status"] == 200 and not self._is_stream)
             self._notice(message)
         elif message["type"] == "http.response.body":
             if self._is_stream_unnamed():
@@ -414,22 +418,24 @@ class _Passed:
             if self.listening is not None and not await self._guard.stands(self.listening):
                 self._is_cut = True
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
-            # Before the client can use a number anew.
-            if self._is_stream and self._numbers:
+            # Before the client can use a number anew. A stream may end before an answer: a tool can
+            # close it, for a client that comes back.
+            if self._is_stream:
                 self._notice_answers(message.get("body", b""))
-            # A stream may end first: a tool can close it, for a client that comes back.
-            if not message.get("more_body", False):
-                self._release(answered=not self._is_stream)
+            elif self._is_answer and self.session is not None and not message.get("more_body"):
+                self.session.end(self._numbers)
         await self._send(message)
 
     def end(self) -> None:
         """The application is through with it."""
-        self._release(answered=False)
         if self._streamed is not None:
             self._sessions.forget(self._streamed)
 
     def _notice_answers(self, piece: bytes) -> None:
         """Note from events, of which the SDK sends each by itself, what is answered."""
+        session = self._streamed or self.session
+        if session is None or not (self._numbers or self._streamed):
+            return
         for line in piece.splitlines():
             try:
                 ending = msgspec.json.decode(line.removeprefix(b"data:"), type=_Ending)
@@ -437,14 +443,9 @@ class _Passed:
                 continue
             number = _digest_of(ending.id)
             is_end = ending.result is not msgspec.UNSET or ending.error is not msgspec.UNSET
-            if is_end and number in self._numbers and self.session is not None:
-                self._numbers.remove(number)
-                self.session.end([number], answered=True)
-
-    def _release(self, *, answered: bool) -> None:
-        numbers, self._numbers = self._numbers, []
-        if self.session is not None:
-            self.session.end(numbers, answered=answered)
+            if is_end and (number in self._numbers or session is self._streamed):
+                self._numbers.discard(number)
+                session.end([number])
 
     def _notice(self, begun: Any) -> None:
         """Note from the head of an answer that a session was opened, or has ended."""
@@ -463,8 +464,8 @@ class _Passed:
         """Note from the first event that a stream of the older transport opens a session."""
         found = _opened(piece)
         if found is not None:
-            self._streamed = Opened(found[1].decode("ascii"), None, is_new=True)
-            self._sessions.note(self._streamed, is_older=True)
+            self._streamed = Opened(found[1].decode("ascii"), None, is_older=True)
+            self._sessions.note(self._streamed)
 
 
 def _refusal(refused: RequestError | NotLetIn) -> Response:

@@ -14,7 +14,7 @@ npm install --prefix "$folder" --no-audit --no-fund --silent "${@/#workerd/minif
 runs() { # the command that runs a program; the one that runs tests
     local name
     $1 build/tests/anywhere.js
-    $2 ./build/tests/{http,guarded-mcp,ai,signing,engine,overlay,trail}.test.js
+    $2 ./build/tests/{http,guarded-mcp,mcp-sessions,ai,signing,engine,overlay,trail}.test.js
     for name in http hono express fastify ai signing overlay trail; do
         $1 "./build/examples/$name.js"
     done

@@ -36,10 +36,13 @@ const STORAGE = /* @__PURE__ */ storage();
 export const serving = <T>(grant: Grant | undefined, what: () => T): T =>
   STORAGE ? STORAGE.run(grant, what) : what();
 
+/** The grant of this request, or undefined where nothing is granted. */
+export const grantedNow = (): Grant | undefined => STORAGE?.getStore();
+
 export const current = {
   /** The grant of this request. Raises CaptokenError `no_token` where nothing is granted. */
   grant(): Grant {
-    const grant = STORAGE?.getStore();
+    const grant = grantedNow();
     if (grant) return grant;
     const why = STORAGE ? "there is no guard outside, or the path is public" : "no AsyncLocalStorage";
     throw new CaptokenError(`nothing is granted here: ${why}`, "no_token");

@@ -26,7 +26,7 @@ import {
 } from "./adapters/messages.js";
 import { RequestError } from "./adapters/head.js";
 import { Session, requestOf, standsBefore } from "./adapters/sessions.js";
-import { serving } from "./current.js";
+import { grantedNow, serving } from "./current.js";
 import type { Bytes } from "./format/bytes.js";
 import { UsageError } from "./format/errors.js";
 import { settings } from "./format/given.js";
@@ -125,12 +125,24 @@ export function guarded(
 const NOT_KEPT =
   "nobody knows whose a session over HTTP is: serve without sessions, or behind the gateway";
 
+/**
+ * What was asked under one number and is not answered: how often, and what was granted. Who uses a
+ * number twice is answered by what all of these grants show.
+ */
+interface Asked {
+  left: number;
+  readonly granted: { readonly method: string; readonly grant: Grant }[];
+}
+
+/** How many numbers of these are known at once: the oldest is forgotten, and then not answered. */
+const MOST_ASKED = 10_000;
+
 class Guarded extends Around {
   readonly #verifier: Verifier;
   readonly #options: McpOptions;
   readonly #free: ReadonlySet<string>;
-  /** What is asked for and not answered: a list is cut when its answer goes out. */
-  readonly #listing = new Map<unknown, { method: string; grant: Grant }>();
+  /** What is asked for and not answered, by its number. */
+  readonly #asked = new Map<unknown, Asked>();
   readonly #session: Session;
   /** Does anybody see to it that a session over HTTP is of one tree? */
   readonly #isKept: boolean;
@@ -150,6 +162,13 @@ class Guarded extends Around {
 
   protected override came(message: unknown, extra?: Extra): void {
     if (!isMessage(message)) return serving(undefined, () => this.onmessage?.(message, extra));
+    if (isRequest(message)) {
+      const asked = this.#asked.get(message.id) ?? { left: 0, granted: [] };
+      asked.left += 1;
+      this.#asked.set(message.id, asked);
+      // What is cancelled is never answered.
+      if (this.#asked.size > MOST_ASKED) this.#asked.delete(this.#asked.keys().next().value);
+    }
     if (message.method === "initialize") this.#session.opens(message, extra);
     if (this.#free.has(message.method)) return this.#handOn(undefined, message, extra);
     this.#judged(message, extra).catch((error: Error) => {
@@ -169,7 +188,7 @@ class Guarded extends Around {
     }
     if (!decision.allowed) return this.#reply(message, told(message.method, decision));
     const { method, id } = message;
-    if (LISTS.has(method)) this.#listing.set(id, { method, grant: decision.grant });
+    this.#asked.get(id)?.granted.push({ method, grant: decision.grant });
     this.#handOn(decision.grant, message, extra);
   }
 
@@ -233,18 +252,32 @@ class Guarded extends Around {
   }
 
   override send(message: unknown, options?: unknown): Promise<void> {
-    if (isMessage(message)) return super.send(message, options);
+    if (isMessage(message)) return this.#says(message, options);
     const { id, result } = message as { id?: unknown; result?: unknown };
-    const listing = this.#listing.get(id);
-    this.#listing.delete(id);
-    if (!listing || result === undefined) return this.#answer(id, message, options);
-    const { grant, method } = listing;
-    const cut = { ...(message as object), result: listed(grant, method, result) };
-    return this.#answer(id, cut, options);
+    const granted = this.#asked.get(id)?.granted ?? [];
+    if (!granted.length || result === undefined) return this.#answer(id, message, options);
+    let cut: unknown = result;
+    for (const { grant, method } of granted) cut = listed(grant, method, cut);
+    return this.#answer(id, { ...(message as object), result: cut }, options);
+  }
+
+  /** What a tool still says when it has answered is not for whoever has its number by then. */
+  #says(message: Message, options: unknown): Promise<void> {
+    const { relatedRequestId } = (options ?? {}) as { relatedRequestId?: unknown };
+    const grant = grantedNow();
+    const asked = this.#asked.get(relatedRequestId);
+    const isLate = grant && asked && asked.granted.every((each) => each.grant !== grant);
+    if (!isLate) return super.send(message, options);
+    if (!isRequest(message)) return Promise.resolve();
+    return Promise.reject(new Error("the request that this belongs to has been answered"));
   }
 
   /** From here on its number can be used anew: also where nobody was there for the answer. */
   async #answer(id: unknown, message: unknown, options: unknown): Promise<void> {
+    const asked = this.#asked.get(id);
+    if (!asked) return; // nobody knows who may see it
+    asked.left -= 1;
+    if (asked.left === 0) this.#asked.delete(id);
     try {
       await super.send(message, options);
     } finally {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 
@@ -267,120 +267,6 @@ test("over HTTP: a session that is nobody's offers no stream, and no login begin
   await client.close();
   http.close().closeAllConnections();
 });
-
-for (const kind of ["of Node", "of the web"]) {
-  test(`over HTTP, ${kind}: a helper is not sent what its delegator asked for by the number of its request`, async () => {
-    const server = new McpServer({ name: "files", version: "1.0.0" });
-    let go = (): void => {};
-    const isGone = new Promise<void>((done) => (go = done));
-    const secret = async () => {
-      await isGone;
-      return { content: [{ type: "text" as const, text: "salaries" }] };
-    };
-    server.registerTool("secret", {}, secret);
-    server.registerTool("idle", {}, () => ({ content: [{ type: "text" as const, text: "nothing" }] }));
-    const options = { sessionIdGenerator: () => "s-1" };
-    const transport = kind === "of Node" ? new StreamableHTTPServerTransport(options) : new WebStandardStreamableHTTPServerTransport(options);
-    await server.connect(guarded(transport, verifier));
-    const listener =
-      kind === "of Node"
-        ? (request: IncomingMessage, response: ServerResponse) => void (transport as StreamableHTTPServerTransport).handleRequest(request, response)
-        : getRequestListener((request) => (transport as WebStandardStreamableHTTPServerTransport).handleRequest(request));
-    const http = createServer(listener);
-    http.listen(0, "127.0.0.1");
-    await once(http, "listening");
-    const url = `http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`;
-
-    const root = issuer.mint({ ...who, tools: { secret: {}, idle: {} } });
-    const helper = root.delegate({ to: "helper", tools: { idle: {} } });
-    const post = (by: Token, message: object | object[], signal?: AbortSignal): Promise<Response> =>
-      fetch(url, {
-        method: "POST",
-        headers: {
-          accept: "application/json, text/event-stream",
-          "content-type": "application/json",
-          "mcp-protocol-version": "2025-06-18",
-          authorization: `Bearer ${by.present({ audience: "files" })}`,
-          ...("method" in message && message.method === "initialize" ? {} : { "mcp-session-id": "s-1" }),
-        },
-        body: JSON.stringify(Array.isArray(message) ? message : { jsonrpc: "2.0", ...message }),
-        ...(signal && { signal }),
-      });
-    const call = (name: string, id: unknown): object => ({ jsonrpc: "2.0", id, method: "tools/call", params: { name, arguments: {} } });
-    const initialize = { protocolVersion: "2025-06-18", capabilities: {}, clientInfo: { name: "x", version: "1" } };
-    await (await post(root, { id: 0, method: "initialize", params: initialize })).text();
-    await (await post(root, { method: "notifications/initialized" })).text();
-
-    const asked = await post(root, call("secret", 9));
-    for (const id of [9, "9"]) assert.equal((await post(helper, call("idle", id))).status, 409);
-    assert.equal((await post(helper, [call("idle", 20), call("idle", "20")])).status, 409);
-    assert.equal((await post(helper, [])).status, 400);
-    // Nobody waits for the answer of 11, which the SDK may still give.
-    const broken = new AbortController();
-    const gone = await post(root, call("secret", 11), broken.signal);
-    broken.abort();
-    await gone.text().catch(() => {});
-    await new Promise((done) => setTimeout(done, 100));
-    assert.equal((await post(helper, call("idle", 11))).status, 409);
-    assert.match(await (await post(helper, call("idle", 10))).text(), /nothing/);
-    go();
-    assert.match(await asked.text(), /salaries/);
-    assert.match(await (await post(helper, call("idle", 9))).text(), /nothing/, "what is answered has its number no more");
-    http.close().closeAllConnections();
-  });
-}
-
-for (const kind of ["of Node", "of the web"]) {
-  test(`over HTTP, ${kind}: a stream that listens ends with its token, and another can be opened`, async () => {
-    let now = 1_000_000;
-    const clock = () => now;
-    const later = new Issuer(keyring, { clock });
-    const { server } = service();
-    const options = { sessionIdGenerator: () => "s-1" };
-    const transport = kind === "of Node" ? new StreamableHTTPServerTransport(options) : new WebStandardStreamableHTTPServerTransport(options);
-    await server.connect(guarded(transport, new Verifier(keyring, { audience: "files", clock })));
-    const listener =
-      kind === "of Node"
-        ? (request: IncomingMessage, response: ServerResponse) => void (transport as StreamableHTTPServerTransport).handleRequest(request, response)
-        : getRequestListener((request) => (transport as WebStandardStreamableHTTPServerTransport).handleRequest(request));
-    const http = createServer(listener);
-    http.listen(0, "127.0.0.1");
-    await once(http, "listening");
-    const url = `http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`;
-
-    const root = later.mint({ ...who, tools, expiresIn: "1h" });
-    const ask = (by: Token, method: string, message?: object): Promise<Response> =>
-      fetch(url, {
-        method,
-        headers: {
-          accept: method === "GET" ? "text/event-stream" : "application/json, text/event-stream",
-          "content-type": "application/json",
-          authorization: `Bearer ${by.present({ audience: "files" })}`,
-          ...(!(message && "params" in message) && { "mcp-session-id": "s-1" }),
-        },
-        ...(message && { body: JSON.stringify({ jsonrpc: "2.0", ...message }) }),
-      });
-    const initialize = { protocolVersion: "2025-06-18", capabilities: {}, clientInfo: { name: "x", version: "1" } };
-    await (await ask(root, "POST", { id: 0, method: "initialize", params: initialize })).text();
-    await (await ask(root, "POST", { method: "notifications/initialized" })).text();
-
-    const stream = await ask(root.delegate({ to: "helper", expiresIn: "1m" }), "GET");
-    assert.equal(stream.status, 200);
-    const reader = stream.body!.pipeThrough(new TextDecoderStream()).getReader();
-    server.sendToolListChanged();
-    assert.match((await reader.read()).value!, /tools\/list_changed/);
-    assert.equal((await ask(root, "GET")).status, 409, "there is one already");
-    now += 61;
-    server.sendToolListChanged();
-    assert.deepEqual(await reader.read(), { done: true, value: undefined });
-
-    const another = await ask(root, "GET");
-    assert.equal(another.status, 200);
-    server.sendToolListChanged();
-    assert.match((await another.body!.pipeThrough(new TextDecoderStream()).getReader().read()).value!, /tools\/list_changed/);
-    http.close().closeAllConnections();
-  });
-}
 
 /** A tool that asks its client, and goes on when it is answered; and what reached it. */
 function asking(): { server: McpServer; ran: string[] } {

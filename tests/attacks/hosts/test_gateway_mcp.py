@@ -93,7 +93,7 @@ def test_a_session_at_the_gateway_is_of_its_tree_whatever_a_stranger_sends_in_it
     unheard = {what for what, (method, _, _) in SENT.items() if method in ("OPTIONS", "PUT")}  # whoever asks
     expected = {(who, what): 405 if what in unheard else status for who, (_, status) in strangers().items() for what in SENT}
     # What two readers could read differently is not read at all, and a request is answered by an error of JSON-RPC.
-    unread = {"answers under the name of a ping", "answers under the name of an opening", "answers in a batch"}
+    unread = {"answers in a batch"}
     expected |= {(who, what): 400 for who, what in expected if what in unread}
     expected["a good token of another tree", "opens it anew"] = 200
     assert answered == {**expected, **{("nobody", what): 400 for what in UNREADABLE}}

@@ -172,8 +172,6 @@ INITIALIZE = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo":
 SENT: dict[str, tuple[str, bytes, dict[str, str]]] = {
     **{f"answers question {at}": ("POST", said(id=at, result=ACCEPTED), {}) for at in (0, 1, 2, 3)},
     "answers by text": ("POST", said(id="1", result=ACCEPTED), {}),
-    "answers under the name of a ping": ("POST", said(id=1, method="ping", result=ACCEPTED), {}),
-    "answers under the name of an opening": ("POST", said(id=1, method="initialize", params=INITIALIZE, result=ACCEPTED), {}),
     "answers in a batch": ("POST", b"[" + said(id=1, result=ACCEPTED) + b"]", {}),
     "answers with an error": ("POST", said(id=1, error={"code": 1, "message": "no"}), {}),
     "cancels": ("POST", said(method="notifications/cancelled", params={"requestId": 2}), {}),
@@ -186,7 +184,14 @@ SENT: dict[str, tuple[str, bytes, dict[str, str]]] = {
     "asks what may be done": ("OPTIONS", b"", {}),
     "puts": ("PUT", b"", {}),
 }  # fmt: skip
+# A question and an answer at once: what one reader takes for the one, another takes for the other.
+BOTH = {
+    "answers under the name of a ping": said(id=1, method="ping", result=ACCEPTED),
+    "answers under the name of an opening": said(id=1, method="initialize", params=INITIALIZE, result=ACCEPTED),
+    "calls with an error": said(id=1, method="tools/call", params={"name": "look", "arguments": {"term": "x"}}, error=None),
+}
 UNREADABLE = {
+    **BOTH,
     "in another encoding": said(id=1, result=ACCEPTED).decode().encode("utf-16"),
     "with a number that is long": said(id=1, result=ACCEPTED)[:-1] + b', "x": ' + b"9" * 5000 + b"}",
     "nested deep": said(id=1, result=ACCEPTED)[:-1] + b', "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
@@ -406,7 +411,11 @@ def test_the_older_transport_has_its_session_in_the_query_under_any_spelling_of_
             await post(said(id=1, method="initialize", params=opening), put)
             await anext(events)
             await post(said(method="notifications/initialized"), put)
-            await post(said(id=2, method="tools/call", params={"name": "wire", "arguments": {}}), put)
+            assert await post(said(id=2, method="tools/call", params={"name": "wire", "arguments": {}}), put) == 202
+            # The stream of the one who opened it has all answers: under a number of hers a helper answers in the tool's place.
+            helper = header_of(token.delegate(to="helper"))
+            for number in (2, "2"):
+                assert await post(said(id=number, method="tools/list", params={}), helper) == 409
             question = json.loads(await anext(events))["id"]
             answer = said(id=question, result=ACCEPTED)
             dashed = f"{named[:8]}-{named[8:12]}-{named[12:16]}-{named[16:20]}-{named[20:]}"
@@ -419,7 +428,9 @@ def test_the_older_transport_has_its_session_in_the_query_under_any_spelling_of_
             answered["beside a header"] = await post(answer, **{"mcp-session-id": "x"})
             assert world.ran == []
             answered["by its own"] = await post(answer, put)
-            await anext(events)
+            assert json.loads(await anext(events))["id"] == 2
+            assert await post(said(id=2, method="tools/list", params={}), helper) == 202, "it was answered"
+            assert json.loads(await anext(events))["id"] == 2
         return answered
 
     with over_http(lambda: world.server.sse_app()) as url:

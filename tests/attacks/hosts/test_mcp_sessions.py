@@ -245,15 +245,42 @@ def test_a_stream_that_a_tool_closes_early_is_no_answer() -> None:
         anyio.run(body, url)
 
 
-def test_too_many_connections_that_broke_end_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("status", "is_free"), [(504, False), (408, False), (202, False), (200, True), (400, True), (406, True), (415, True)])
+def test_what_something_between_answers_is_no_answer(status: int, is_free: bool) -> None:
+    """A middleware says that it took too long, and the tool goes on: its answer would go to whoever has the number then."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+        is_opening = not any(name == b"mcp-session-id" for name, _ in scope["headers"])
+        headers = [(b"mcp-session-id", b"s-1")] if is_opening else []
+        await send({"type": "http.response.start", "status": 200 if is_opening else status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    world, root = World(), minted(tools={"secret": {}, "idle": {}})
+    guarded = world.guard.sessions(app)
+
+    async def body() -> list[int]:
+        seen = []
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://sales.example") as web:
+            put, named = header_of(root), {"mcp-session-id": "s-1"}
+            for content, more in [(said(id=1, method="initialize", params=INITIALIZE), {}), (called("secret", 9), named), (called("idle", 9), named)]:
+                request = web.build_request("POST", "/mcp", content=content, headers={**PLAIN, **more})
+                seen.append((await web.send(put(request))).status_code)
+        return seen
+
+    assert anyio.run(body) == [200, status, status if is_free else 409]
+
+
+def test_too_many_requests_without_an_answer_end_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their numbers are kept, and what is kept is bounded."""
-    monkeypatch.setattr(sessions, "_MOST_BROKEN", 1)
+    monkeypatch.setattr(sessions, "_MOST_UNDER_WAY", 3)
     session = sessions.Opened("s", None)
-    for number in (b"1", b"2"):
-        session.begin([number])
-        session.end([number], answered=False)
+    session.begin([b"1", b"2"])
     with pytest.raises(sessions.RequestError, match="open another"):
         session.begin([b"3"])
+    session.end([b"2"])
+    session.begin([b"3"])
 
 
 def test_what_is_forgotten_stays_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,12 @@
  *    HTTP, the session and the answer.
  * 4. A call is verified here and nothing of it is used: the guard verifies it once more.
  * 5. A number that is under way in the session is refused: whoever uses it anew may hold less than
- *    the one who asked, and would be sent the answer.
+ *    the one who asked, and would be sent the answer. Those of one body are free together, since the
+ *    SDK may keep the answers of a batch until all are there.
  * 6. No stream is resumed: what was sent to one holder of the tree could be had by each. And a stream
  *    that listens ends with its token: what comes after that is not sent.
+ * 7. What is judged is what the SDK will answer: a request names the one session that there is, or
+ *    comes before there is one. Nothing is let in before its `initialize`.
  */
 
 import type { Bytes } from "../format/bytes.js";
@@ -37,12 +40,28 @@ const NOTHING: Bytes = new Uint8Array(32);
 const STRANGER = "the session is of another tree";
 
 /** Requests of one session that are not answered, at most: those that were cancelled count. */
-const MOST_UNDER_WAY = 10_000;
+const MOST_UNDER_WAY = 1000;
 
-/** What goes on to the transport: the body, if it was read here; the grant of a stream that listens. */
+/** Messages of one body, at most: each is verified. */
+const MESSAGES = 100;
+
+/** By these the SDK says that it did not take a request, and so nothing of it runs. */
+const NOT_TAKEN = [404, 406, 415];
+
+/**
+ * What goes on to the transport: the body, if it was read here, and its requests; the grant of a
+ * stream that listens.
+ */
 interface Admitted {
   readonly body?: unknown;
+  readonly asked?: Together | undefined;
   readonly listens?: Grant | undefined;
+}
+
+/** The numbers of the requests of one body, and which of them have no answer yet (rule 5). */
+interface Together {
+  readonly numbers: readonly string[];
+  readonly left: Set<string>;
 }
 
 /** What came in a session, and is answered here. */
@@ -61,7 +80,9 @@ export class Session {
   readonly #id: () => string | undefined;
   #tree: string | undefined;
   /** The numbers of requests that are not answered yet (rule 5). */
-  readonly #underWay = new Set<string>();
+  readonly #underWay = new Map<string, Together>();
+  /** Did its `initialize` come? There is an id before that, while the SDK tells the server of it. */
+  #isOpened = false;
 
   constructor(verifier: Verifier, id: () => string | undefined) {
     this.#verifier = verifier;
@@ -70,6 +91,8 @@ export class Session {
 
   /** With the token of its `initialize`, if that has one (rule 1). It is read, and permits nothing. */
   opens(message: Message, extra: Extra | undefined): void {
+    if (this.#isOpened) return;
+    this.#isOpened = true;
     try {
       const text = tokenOf(message, extra);
       this.#tree ??= text && treeOf(text);
@@ -99,8 +122,7 @@ export class Session {
         throw new RequestError(400, "No stream is resumed here: make the request anew.");
       }
       const admitted = await this.#admitted(head, read);
-      if (this.#id() !== undefined) this.#begin(admitted.body);
-      return admitted;
+      return this.#id() === undefined ? admitted : { ...admitted, asked: this.#begin(admitted.body) };
     } catch (error) {
       if (error instanceof Answered) return answerOf(error);
       if (error instanceof Denied) return answerOf(refused(error.decision));
@@ -110,7 +132,7 @@ export class Session {
   }
 
   /** Requests go on to the SDK (rule 5). Raises RequestError if one of their numbers is under way. */
-  #begin(body: unknown): void {
+  #begin(body: unknown): Together {
     const numbers = (Array.isArray(body) ? body : [body]).filter(isAsked).map(({ id }) => String(id));
     const isTwice = new Set(numbers).size < numbers.length;
     if (isTwice || numbers.some((each) => this.#underWay.has(each))) {
@@ -120,17 +142,45 @@ export class Session {
       // As of one that is over: a client then opens another.
       throw new RequestError(404, "Too many requests of this session have no answer: open another.");
     }
-    for (const each of numbers) this.#underWay.add(each);
+    const together = { numbers, left: new Set(numbers) };
+    for (const each of numbers) this.#underWay.set(each, together);
+    return together;
   }
 
   /** It was sent to whoever waits; or nobody was there any more, and nobody gets it. */
   answered(number: unknown): void {
-    this.#underWay.delete(String(number));
+    const together = this.#underWay.get(String(number));
+    together?.left.delete(String(number));
+    if (together?.left.size === 0) this.#free(together);
+  }
+
+  /** What the SDK answered by HTTP alone. */
+  answeredBy(status: number, asked: Together | undefined): void {
+    if (asked && NOT_TAKEN.includes(status)) this.#free(asked);
+  }
+
+  #free(together: Together): void {
+    for (const each of together.numbers) {
+      if (this.#underWay.get(each) === together) this.#underWay.delete(each);
+    }
+  }
+
+  /** The session that a request is in (rule 7). Raises RequestError where it names another. */
+  #named({ headers }: Head): string | undefined {
+    const id = this.#id();
+    const named = headers.filter(([name]) => name.toLowerCase() === "mcp-session-id");
+    if (named.length > 1) throw new RequestError(400, "More than one session is named.");
+    if (id !== undefined && named.length === 0) throw new RequestError(400, "No session is named.");
+    const isAnother = named.length === 1 && named[0]![1] !== id;
+    if (isAnother || (id !== undefined && !this.#isOpened)) {
+      throw new RequestError(404, "Session not found");
+    }
+    return id;
   }
 
   async #admitted(head: Head, read: () => Promise<unknown>): Promise<Admitted> {
     const { method } = head;
-    const id = this.#id();
+    const id = this.#named(head);
     if (id === undefined) return {}; // what opens a session, or is by itself
     if (method !== "POST") {
       const isNobodys = this.#tree === undefined;
@@ -146,6 +196,9 @@ export class Session {
     const body = await read();
     const all: unknown[] = Array.isArray(body) ? body : [body];
     if (all.length === 0) throw new RequestError(400, "There is no message in the body.");
+    if (all.length > MESSAGES) {
+      throw new RequestError(413, `More than ${MESSAGES} messages in one body.`);
+    }
     for (const each of all) {
       const message = (typeof each === "object" && each !== null ? each : {}) as Message;
       await this.#heard(head, message, all.length === 1);
@@ -298,7 +351,9 @@ async function handledInNode(
       return false;
     };
   }
-  return onward(request, response, admitted.body ?? parsed);
+  const answer = await onward(request, response, admitted.body ?? parsed);
+  session.answeredBy(response.statusCode, admitted.asked);
+  return answer;
 }
 
 async function handled(
@@ -314,8 +369,9 @@ async function handled(
   const admitted = await session.admitted(head, read);
   if ("status" in admitted) return new Response(admitted.body, admitted);
   const answered = await onward(request, { ...more, parsedBody: admitted.body ?? parsed });
-  const { listens } = admitted;
+  const { listens, asked } = admitted;
   const answer = answered as Response;
+  session.answeredBy(answer.status, asked);
   if (!listens || !answer.body) return answer;
   const whileItStands = new TransformStream<Uint8Array, Uint8Array>({
     transform: (piece, sent) => (stands(listens) ? sent.enqueue(piece) : sent.terminate()),
