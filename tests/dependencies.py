@@ -12,7 +12,7 @@ import sys
 import tomllib
 import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,11 @@ class Asked(NamedTuple):
     name: str
     extras: list[str]
     versions: str
+
+
+def asked_on() -> date:
+    """When the newest releases were asked for."""
+    return date.fromisoformat(json.loads(RELEASED.read_text("utf-8"))["asked"])
 
 
 def asked() -> Iterator[Asked]:

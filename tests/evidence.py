@@ -18,6 +18,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/evidence.md"
 DAYS, COMMITS = 30, 200  # what is older than either is no evidence for a release
+# What a release may differ in from the commit that the whole suite has run at.
+RECORDS = (".ci/nightly.json", "docs/evidence.md", "tests/benchmarks/record.json", "tests/fuzz", "tests/released.json", "docs/dependencies.md", "CHANGELOG.md")
 _BEGIN, _END = "<!-- begin: runs -->\n", "<!-- end -->\n"
 
 
@@ -29,6 +31,7 @@ class Run(NamedTuple):
     commit: str = ""
     result: str = ""
     used: str = ""  # the versions of what it ran with
+    drawn: str = ""  # how much it drew, where the environment said it
 
 
 def runs(root: Path = ROOT) -> Iterator[Run]:
@@ -54,7 +57,7 @@ def _run(name: str, kept: dict[str, str]) -> Run:
     if not kept:
         return Run(name)
     used = kept.get("with") or kept.get("Python", "")
-    return Run(name, date.fromisoformat(kept["day"]), kept["commit"].split("-")[0], kept["result"], used)
+    return Run(name, date.fromisoformat(kept["day"]), kept["commit"], kept["result"], used, kept.get("drawn", ""))
 
 
 def undeclared(name: str) -> bool:
@@ -70,6 +73,13 @@ def since(commit: str, root: Path = ROOT) -> int | None:
     return int(done.stdout) if done.returncode == 0 else None
 
 
+def changed_since(commit: str, root: Path = ROOT) -> str:
+    """The first file, and no record, that differs between a commit and this one, or ''."""
+    command = ["git", "diff", "--name-only", commit, "HEAD", "--", ".", *(f":!{each}" for each in RECORDS)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0] if done.returncode == 0 else f"commit {commit}, which is not known here"
+
+
 def lacks(run: Run, today: date, after: Callable[[str], int | None] = since) -> str:
     """Why a release cannot rest on it, or ''."""
     if run.result == "absent" and undeclared(run.name):
@@ -80,6 +90,8 @@ def lacks(run: Run, today: date, after: Callable[[str], int | None] = since) -> 
         return run.result
     if not run.used:
         return "nobody knows with which versions"
+    if run.commit.endswith("-dirty"):
+        return "of a tree that nobody has: something was not committed"
     if (today - run.day).days > DAYS:
         return f"{(today - run.day).days} days old"
     commits = after(run.commit)
@@ -90,7 +102,10 @@ def lacks(run: Run, today: date, after: Callable[[str], int | None] = since) -> 
 
 def table(found: list[Run]) -> str:
     """The runs as a table of Markdown."""
-    rows = [f"| {run.name} | {run.day or 'never'} | {run.commit and f'`{run.commit}`'} | {run.result} | {run.used} |" for run in found]
+    rows = [
+        f"| {run.name} | {run.day or 'never'} | {run.commit and f'`{run.commit}`'} | {'; '.join(filter(None, (run.result, run.drawn)))} | {run.used} |"
+        for run in found
+    ]
     return "\n".join(("| run | last run | at commit | result | with |", "| --- | --- | --- | --- | --- |", *rows, ""))
 
 

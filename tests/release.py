@@ -1,15 +1,17 @@
 """Builds a release, and says why not: `python -m tests.release --out DIR --key release.pem --tag`.
 
     pip install build twine -e '.[issuance]'
-    openssl genpkey -algorithm ed25519 -out release.pem      # the owner's, kept away from here
-    python -m tests.release --out release --key release.pem --tag
+    openssl genpkey -algorithm ed25519 -out ../release.pem      # the owner's, kept away from here
+    python -m tests.release --out ../release --key ../release.pem --tag
 
 In the folder there are then the source archive and the wheel, `SHA256SUMS`, what the wheel is made of (`*.cdx.json`, CycloneDX 1.6),
 and who built it from what (`*.intoto.json`, a statement of in-toto in an envelope of DSSE, signed by the key).
 
-It is refused where something is not committed, where evidence is old (`python -m tests.evidence`), where CHANGELOG.md has no day for
-this version, where pyproject.toml has no addresses, and where two builds of the commit differ in a byte. `--trial` builds all the same,
-and neither signs nor tags. `--verify DIR --public release.pub` checks what somebody else built.
+It is refused where something is not committed, where evidence is old (`python -m tests.evidence`), where the whole suite has not run on
+this code, where CHANGELOG.md has no day for this version or does not say what one must do, where pyproject.toml has no addresses, where
+the newest releases of others were asked for long ago (`python -m tests.dependencies`), where `twine check` finds something, and where two
+builds of the commit differ in a byte. What is built is what is committed, and nothing else of the folder. `--trial` builds all the same, and neither
+signs nor tags. `--verify DIR --public release.pub` checks what somebody else built.
 
 Whoever runs `python -m build` on the commit gets the same bytes, with the version of hatchling that the statement names.
 """
@@ -18,16 +20,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 import uuid
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime
 from getpass import getpass
 from importlib import metadata
 from pathlib import Path
@@ -40,7 +44,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests import evidence, licences
+from tests import dependencies, evidence, licences
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION: str = licences.PROJECT["version"]
@@ -56,24 +60,48 @@ def git(*words: str) -> str:
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def hindrances(changelog: str, uncommitted: str, runs: list[evidence.Run], addresses: Iterable[str]) -> list[str]:
-    """What keeps this commit from being a release."""
+def hindrances(
+    changelog: str,
+    uncommitted: str,
+    runs: list[evidence.Run],
+    addresses: Iterable[str],
+    asked: date,
+    changed: Callable[[str], str] = evidence.changed_since,
+) -> list[str]:
+    """What keeps this commit from being a release. `asked`: when the newest releases of others were asked for."""
     found = ["something is not committed"] if uncommitted else []
-    if not re.search(rf"^## {re.escape(VERSION)}, \d{{4}}-\d{{2}}-\d{{2}}$", changelog, re.MULTILINE):
+    heading = re.search(rf"^## {re.escape(VERSION)}, \d{{4}}-\d{{2}}-\d{{2}}$", changelog, re.MULTILINE)
+    if not heading:
         found.append(f"CHANGELOG.md has no heading `## {VERSION}, YYYY-MM-DD`")
+    elif not changelog[heading.end() :].lstrip().startswith("### What you must do\n"):
+        found.append(f"CHANGELOG.md has no `### What you must do` first under {VERSION}")
     if missing := [name for name in ADDRESSES if name not in addresses]:
         found.append(f"pyproject.toml has no {' and no '.join(missing)} in [project.urls]")
     today = datetime.now(UTC).date()
+    if (today - asked).days > evidence.DAYS:
+        found.append(f"the newest releases of others were asked for {(today - asked).days} days ago")
+    found += [f"suite: not run since {each}" for run in runs if run.name == "suite" and (each := changed(run.commit))]
     return found + [f"{run.name}: {why}" for run in runs if (why := evidence.lacks(run, today))]
 
 
-def build(folder: Path) -> list[Path]:
-    """The source archive, and the wheel that is built from it, with hatchling's own date: so anybody gets these bytes by `python -m build`."""
-    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
-    environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def run(command: list[str], **more: Any) -> None:
+    """Raises Refused with what a command that failed has said."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **more)
     if done.returncode:
-        raise Refused(f"it does not build:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise Refused(f"{' '.join(command[2:4])} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def build(folder: Path) -> list[Path]:
+    """The source archive, and the wheel that is built from it, with hatchling's own date: so anybody gets these bytes by `python -m build`.
+
+    In a folder of its own, of what is committed: in this one may be files that Git was told to pass over, and hatchling would pack them.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
+    with tempfile.TemporaryDirectory() as name:
+        archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
+            packed.extractall(name, filter="data")
+        run([sys.executable, "-m", "build", "--outdir", str(folder), name], env=environment)
     return sorted(folder.iterdir())
 
 
@@ -224,10 +252,11 @@ def release(out: Path, key: Ed25519PrivateKey | None, *, trial: bool) -> None:
     """Build it into a new folder. Raises Refused."""
     if not trial:
         changelog, uncommitted = (ROOT / "CHANGELOG.md").read_text("utf-8"), git("status", "--porcelain")
-        if found := hindrances(changelog, uncommitted, list(evidence.runs()), licences.PROJECT.get("urls", ())):
+        if found := hindrances(changelog, uncommitted, list(evidence.runs()), licences.PROJECT.get("urls", ()), dependencies.asked_on()):
             raise Refused("\n".join(found))
     out.mkdir(parents=True)
     made = build_twice(out)
+    run([sys.executable, "-m", "twine", "check", "--strict", *map(str, made)])
     wheel = next(path for path in made if path.suffix == ".whl")
     moment = datetime.fromtimestamp(int(git("log", "-1", "--format=%ct")), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     bom = out / f"captoken-{VERSION}.cdx.json"

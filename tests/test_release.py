@@ -7,7 +7,8 @@ import platform
 import sqlite3
 import subprocess
 import sys
-from datetime import date, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ FRESH = Run("suite", TODAY, "abc", "passed", "CPython 3.11.7")
         (FRESH._replace(day=TODAY - timedelta(30)), 200, ""),
         (FRESH._replace(day=TODAY - timedelta(31)), 0, "31 days old"),
         (FRESH._replace(used=""), 0, "nobody knows with which versions"),
+        (FRESH._replace(commit="abc-dirty"), 0, "of a tree that nobody has: something was not committed"),
         (FRESH, 201, "201 commits old"),
         (FRESH, None, "of commit abc, which is not known here"),
         (Run("suite"), 0, "never run"),
@@ -75,25 +77,63 @@ def test_an_environment_says_what_is_in_it() -> None:
     assert bare.stdout == f"with: {', '.join(core[:2])}\nbeside: \n"
 
 
+def _git(folder: Path) -> list[str]:
+    """A new repository there, and how a command for it begins: what a user has set is left out."""
+    own = ("user.name=a", "user.email=a@example.com", "commit.gpgsign=false", "core.hooksPath=none")
+    git = ["git", "-C", str(folder), *(word for each in own for word in ("-c", each))]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    return git
+
+
 def test_a_commit_is_so_many_commits_old(tmp_path: Path) -> None:
     """In a repository of its own: the sources may be those of an archive, or belong to another user."""
-    own = ("user.name=a", "user.email=a@example.com", "commit.gpgsign=false", "core.hooksPath=none")
-    git = ("git", "-C", str(tmp_path), *(word for each in own for word in ("-c", each)))
-    subprocess.run([*git, "init", "--quiet"], check=True)
+    git = _git(tmp_path)
     for number in range(3):
         subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", str(number)], check=True)
     assert [evidence.since(commit, tmp_path) for commit in ("HEAD", "HEAD~2", "0" * 40)] == [0, 2, None]
+    for name in ("CHANGELOG.md", "code.py"):
+        assert evidence.changed_since("HEAD", tmp_path) == ""
+        (tmp_path / name).touch()
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", name], check=True)
+        assert evidence.changed_since("HEAD~1", tmp_path) == ("" if name == "CHANGELOG.md" else "code.py")
+    assert "not known" in evidence.changed_since("0" * 40, tmp_path)
 
 
 def test_a_release_is_refused_for_each_thing_that_it_lacks() -> None:
-    dated = f"# Changelog\n\n## {release.VERSION}, 2026-12-01\n"
+    heading = f"# Changelog\n\n## {release.VERSION}, 2026-12-01\n"
+    dated = f"{heading}\n### What you must do\n\nNothing.\n"
     both = {"Source": "https://example.com", "Security": "https://example.com/report"}
-    assert release.hindrances(dated, "", [], both) == []
-    assert release.hindrances(dated, " M README.md", [], both) == ["something is not committed"]
-    assert release.hindrances(f"## {release.VERSION}\n", "", [], both) == [f"CHANGELOG.md has no heading `## {release.VERSION}, YYYY-MM-DD`"]
-    assert release.hindrances(dated, "", [Run("gate")], both) == ["gate: never run"]
-    assert release.hindrances(dated, "", [], ["Source"]) == ["pyproject.toml has no Security in [project.urls]"]
-    assert release.hindrances(dated, "", [], ()) == ["pyproject.toml has no Source and no Security in [project.urls]"]
+    today = datetime.now(UTC).date()
+
+    def lacks(changelog: str = dated, changed: str = "", runs: Sequence[Run] = (), addresses: Iterable[str] = both, asked: date = today) -> list[str]:
+        return release.hindrances(changelog, changed, list(runs), addresses, asked, lambda commit: "captoken/token.py" if commit == "old" else "")
+
+    assert lacks() == []
+    assert lacks(changed=" M README.md") == ["something is not committed"]
+    assert lacks(f"## {release.VERSION}\n") == [f"CHANGELOG.md has no heading `## {release.VERSION}, YYYY-MM-DD`"]
+    assert lacks(heading) == [f"CHANGELOG.md has no `### What you must do` first under {release.VERSION}"]
+    assert lacks(runs=[Run("gate")]) == ["gate: never run"]
+    assert lacks(addresses=["Source"]) == ["pyproject.toml has no Security in [project.urls]"]
+    assert lacks(addresses=()) == ["pyproject.toml has no Source and no Security in [project.urls]"]
+    assert lacks(asked=today - timedelta(days=31)) == ["the newest releases of others were asked for 31 days ago"]
+    ran = [Run(name, today, commit, "passed", "Python") for name, commit in (("suite", "old"), ("gate", "old"))]
+    assert [each for each in lacks(runs=ran) if "not run since" in each] == ["suite: not run since captoken/token.py"]
+
+
+def test_what_is_built_is_what_is_committed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And no file that Git was told to pass over: hatchling would pack it."""
+    git = _git(tmp_path)
+    (tmp_path / "kept.txt").write_text("kept")
+    (tmp_path / ".git/info/exclude").write_text("secret.txt\n")
+    (tmp_path / "secret.txt").write_text("secret")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "one"], check=True)
+    packed: list[str] = []
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    monkeypatch.setattr(release, "run", lambda command, **more: packed.extend(path.name for path in Path(command[-1]).iterdir()))
+    release.build(tmp_path)
+    assert packed == ["kept.txt"]
 
 
 def test_what_is_built_the_same_twice_is_a_release_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
