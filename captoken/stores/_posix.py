@@ -11,6 +11,6 @@ try:
 except ModuleNotFoundError:
     raise ImportError(
         "this part of captoken needs Linux or macOS: on Windows there are no offices, trail files, "
-        "gateways and reactions. Tokens, verifiers, guards and clients work there: `captoken docs "
-        "deployment`, Where it runs"
+        "gateways, reactions and issuance services. Tokens, verifiers, guards and clients work "
+        "there: `captoken docs deployment`, Where it runs"
     ) from None
