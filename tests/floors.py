@@ -1,6 +1,6 @@
 """How much of the package the suite runs, folder by folder, and which assertions of the tests never ran.
 
-`.ci/run` holds the kernel at all of its lines and branches. The adapters and the command line run many lines in processes of their own,
+`.ci/run` holds what pyproject.toml does not leave out at all of its lines and branches. The adapters and the command line run many lines in processes of their own,
 which are not watched; each has a floor, a little under what was measured. `python -m tests.floors` reads `.coverage`, of `coverage.toml`
 beside this, and ends with 1 if something is below its floor. A test that ran, and whose assertion did not, may prove less than it says:
 these are listed to be looked at.

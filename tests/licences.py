@@ -38,6 +38,7 @@ _TWO_CLAUSES = "two clauses in its LICENSE"
 _THREE_CLAUSES = "three clauses in its LICENSE"
 VAGUE = {
     "alabaster": ("", "BSD-3-Clause", _THREE_CLAUSES),
+    "biscuit-python": ("", "Apache-2.0", "the text of its LICENSE"),
     "docutils": (
         "Public Domain AND GNU General Public License (GPL)", "BSD-2-Clause",
         "its COPYING: the public domain, but for files under BSD; GPL is a file for Emacs, which is not in the wheel",

@@ -1,6 +1,6 @@
 """What an extra brings stands under licences that a list has, however far away it comes from.
 
-The two extras that have environments of their own are looked at there: `.ci/versions` runs this file in each.
+The extras that have environments of their own are looked at there: `.ci/versions` runs this file in each.
 """
 
 from __future__ import annotations
