@@ -56,6 +56,17 @@ def _sources(folder: str) -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in found if "node_modules" not in path.parts}
 
 
+@cache
+def _claims() -> tuple[Claim, ...]:
+    return tuple(claims())
+
+
+@cache
+def _tests() -> dict[str, str]:
+    """The name of each program below `tests`, by its path."""
+    return {file: file.rpartition("/")[2] for file in _sources("tests")}
+
+
 def _files() -> dict[str, str]:
     """The programs of the package."""
     return _sources("captoken")
@@ -93,6 +104,7 @@ def _by_rule() -> dict[str, Counter[str]]:
     return found
 
 
+@cache
 def of_rule(number: str) -> Covered:
     """What covers a rule. Raises KeyError for one that there is not."""
     rules()[number]
@@ -100,7 +112,7 @@ def of_rule(number: str) -> Covered:
     code = [f"{file}:{lines[number]}" for file, lines in cited("captoken").items() if number in lines]
     return Covered(
         tests=tuple(test for test in tests if test is not None),
-        claims=tuple(_said(claim) for claim in claims() if number in claim.rules),
+        claims=tuple(_said(claim) for claim in _claims() if number in claim.rules),
         vectors=_by_rule().get(number, {}),
         code=tuple(code),
     )
@@ -151,11 +163,11 @@ def _named(file: str) -> list[str]:
     """The tests that have the name of a file, or of the folder that it is in."""
     path = Path(file)
     names = {f"test_{path.stem.strip('_')}.py", f"test_{path.parent.name.strip('_')}.py"}
-    return [test for test in _sources("tests") if Path(test).name in names]
+    return [test for test, name in _tests().items() if name in names]
 
 
 def _importing(file: str) -> list[str]:
-    return [test for test in _sources("tests") if Path(test).name.startswith("test_") and file in _imported(test)]
+    return [test for test, name in _tests().items() if name.startswith("test_") and file in _imported(test)]
 
 
 def of_file(file: str) -> Covered:
@@ -169,7 +181,7 @@ def of_file(file: str) -> Covered:
         through = {one: _named(one) or _importing(one)[:_SHOWN] for one in sorted(below)}
         seen |= below
 
-    own = [claim for claim in claims() if f"captoken/{claim.mutation.file}" == file]
+    own = [claim for claim in _claims() if f"captoken/{claim.mutation.file}" == file]
     numbers = [number for number in cited("captoken")[file] if number in rules()]
     families: Counter[str] = Counter()
     for number in numbers:
@@ -193,7 +205,7 @@ def uncovered() -> list[str]:
     `[meaning]` is such a mark: the rule says what others come to. `[running]` and `[transport]` say why there is no vector.
     """
     tested = {number for file, numbers in cited("tests").items() if Path(file).name.startswith("test_") for number in numbers}
-    tested |= {number for claim in claims() for number in claim.rules} | _by_rule().keys()
+    tested |= {number for claim in _claims() for number in claim.rules} | _by_rule().keys()
     return [number for number, text in rules().items() if number not in tested and not text.startswith("[meaning]")]
 
 
