@@ -9,7 +9,8 @@ and who built it from what (`*.intoto.json`, a statement of in-toto in an envelo
 
 It is refused where something is not committed, where evidence is old (`python -m tests.evidence`), where the whole suite has not run on
 this code, where CHANGELOG.md has no day for this version or does not say what one must do, where pyproject.toml has no addresses, where
-the newest releases of others were asked for long ago (`python -m tests.dependencies`), where `twine check` finds something, and where two
+the newest releases of others were asked for long ago (`python -m tests.dependencies`), where figures are older than what they measure
+(`python -m tests.benchmarks.record`), where `twine check` finds something, where the wheel does not work in a new environment, and where two
 builds of the commit differ in a byte. What is built is what is committed, and nothing else of the folder. `--trial` builds all the same, and neither
 signs nor tags. `--verify DIR --public release.pub` checks what somebody else built.
 
@@ -29,6 +30,7 @@ import sys
 import tarfile
 import tempfile
 import uuid
+import venv
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
@@ -45,6 +47,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests import dependencies, evidence, licences
+from tests.benchmarks import record
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION: str = licences.PROJECT["version"]
@@ -67,8 +70,12 @@ def hindrances(
     addresses: Iterable[str],
     asked: date,
     changed: Callable[[str], str] = evidence.changed_since,
+    figures: Iterable[str] = (),
 ) -> list[str]:
-    """What keeps this commit from being a release. `asked`: when the newest releases of others were asked for."""
+    """What keeps this commit from being a release.
+
+    `asked`: when the newest releases of others were asked for. `figures`: what is said of old ones.
+    """
     found = ["something is not committed"] if uncommitted else []
     heading = re.search(rf"^## {re.escape(VERSION)}, \d{{4}}-\d{{2}}-\d{{2}}$", changelog, re.MULTILINE)
     if not heading:
@@ -81,7 +88,7 @@ def hindrances(
     if (today - asked).days > evidence.DAYS:
         found.append(f"the newest releases of others were asked for {(today - asked).days} days ago")
     found += [f"suite: not run since {each}" for run in runs if run.name == "suite" and (each := changed(run.commit))]
-    return found + [f"{run.name}: {why}" for run in runs if (why := evidence.lacks(run, today))]
+    return [*found, *figures, *(f"{run.name}: {why}" for run in runs if (why := evidence.lacks(run, today)))]
 
 
 def run(command: list[str], **more: Any) -> None:
@@ -118,6 +125,17 @@ def build_twice(folder: Path) -> list[Path]:
     if differ:
         raise Refused(f"two builds of one commit differ: {', '.join(differ)}")
     return made
+
+
+def check(made: list[Path], *, installed: bool) -> None:
+    """What an index would refuse, and whether the wheel works where there is nothing else. Raises Refused."""
+    run([sys.executable, "-m", "twine", "check", "--strict", *map(str, made)])
+    if installed:
+        (wheel,) = (path for path in made if path.suffix == ".whl")
+        with tempfile.TemporaryDirectory() as name:
+            venv.create(name, with_pip=True)
+            run([f"{name}/bin/python", "-m", "pip", "install", "--quiet", f"{wheel.resolve()}[cli]"])
+            run([f"{name}/bin/python", "-P", "-m", "captoken", "--version"], cwd=name)
 
 
 # --- what it is made of -------------------------------------------------------------------------------------------------------------
@@ -252,11 +270,12 @@ def release(out: Path, key: Ed25519PrivateKey | None, *, trial: bool) -> None:
     """Build it into a new folder. Raises Refused."""
     if not trial:
         changelog, uncommitted = (ROOT / "CHANGELOG.md").read_text("utf-8"), git("status", "--porcelain")
-        if found := hindrances(changelog, uncommitted, list(evidence.runs()), licences.PROJECT.get("urls", ()), dependencies.asked_on()):
+        runs, addresses, figures = list(evidence.runs()), licences.PROJECT.get("urls", ()), record.outdated()
+        if found := hindrances(changelog, uncommitted, runs, addresses, dependencies.asked_on(), figures=figures):
             raise Refused("\n".join(found))
     out.mkdir(parents=True)
     made = build_twice(out)
-    run([sys.executable, "-m", "twine", "check", "--strict", *map(str, made)])
+    check(made, installed=not trial)
     wheel = next(path for path in made if path.suffix == ".whl")
     moment = datetime.fromtimestamp(int(git("log", "-1", "--format=%ct")), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     bom = out / f"captoken-{VERSION}.cdx.json"
