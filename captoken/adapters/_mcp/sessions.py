@@ -19,7 +19,8 @@ SDK makes.
    way in a session is refused: whoever uses it anew may hold less than the one who asked. It is
    free once its answer went out, and not where something else was answered in its place.
 6. No stream is resumed: what was sent to one holder of the tree could be had by each. And a stream
-   ends with its token.
+   ends with its token: nothing is sent from then on, and seconds later it is over, also where its
+   client reads nothing and so holds up all that the SDK sends.
 7. A session is known if the application has opened it, here: by the header of an answer, or on the
    stream of the older transport. What names another is answered 404. What is judged is what the
    application sees: its headers are a copy, which no trailer is added to.
@@ -32,10 +33,12 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
+import anyio
 import msgspec
 
 from captoken._format import primitives
@@ -70,6 +73,8 @@ _LAST_EVENT = b"last-event-id"
 MOST = 100_000
 # Requests of one session that have no answer yet. Where a connection broke, there never is one.
 _MOST_UNDER_WAY = 1000
+# Seconds between two looks at the grant of a stream that listens.
+_LOOKS_EVERY = 5
 # By these the SDK says that it did not take a request, and so nothing of it runs.
 _NOT_TAKEN = {400, 404, 406, 415}
 
@@ -254,9 +259,34 @@ class Sessions:
         except _Answered as made:
             return await Reply(scope, send).answer(made.response)
         try:
-            await app(scope, body.receive, passed.send)
+            if passed.listening is None:
+                await app(scope, body.receive, passed.send)
+            else:
+                async with self._until_it_falls(passed.listening):
+                    await app(scope, body.receive, passed.send)
+                await passed.complete()
         finally:
             passed.end()
+
+    @asynccontextmanager
+    async def _until_it_falls(self, grant: Grant) -> AsyncGenerator[None]:
+        """Cancel what is inside when a grant is good no more (rule 6)."""
+        failed: Exception | None = None
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                while await self._guard.stands(grant):
+                    await anyio.sleep(_LOOKS_EVERY)
+                group.cancel_scope.cancel()
+
+            group.start_soon(watch)
+            try:
+                yield
+            except Exception as error:  # the group would make another one of it
+                failed = error
+            group.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
 
     def _named(self, scope: Scope) -> Opened | None:
         """The session that a request names. Raises RequestError for two, and for none of these."""
@@ -389,6 +419,7 @@ class _Passed:
         self._is_stream = False  # an answer of events, and not of one piece of JSON
         self._is_answer = False  # one piece, in which all numbers are answered
         self._is_cut = False  # the token of a stream is good no more
+        self._is_open = False  # the answer has begun, and not ended
         self._streamed: Opened | None = None  # of the older transport: it ends with this answer
         self.session: Opened | None = None
         self.opening: Tree | None = None
@@ -411,6 +442,7 @@ class _Passed:
             # What stands between may answer that something took too long, and it goes on.
             is_refused = message["status"] in _NOT_TAKEN
             self._is_answer = is_refused or (message["status"] == 200 and not self._is_stream)
+            self._is_open = True
             self._notice(message)
         elif message["type"] == "http.response.body":
             if self._is_stream_unnamed():
@@ -424,7 +456,15 @@ class _Passed:
                 self._notice_answers(message.get("body", b""))
             elif self._is_answer and self.session is not None and not message.get("more_body"):
                 self.session.end(self._numbers)
+            self._is_open = message.get("more_body", False)
         await self._send(message)
+
+    async def complete(self) -> None:
+        """End a stream that was cancelled. A client that reads nothing is not waited for."""
+        if self._is_open:
+            self._is_cut = True
+            with anyio.move_on_after(1):
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def end(self) -> None:
         """The application is through with it."""

@@ -369,6 +369,66 @@ def test_a_stream_ends_with_its_token() -> None:
         assert len(anyio.run(body, url)) == 1
 
 
+def test_a_stream_that_nobody_reads_ends_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper that reads nothing holds up all that the SDK sends in the session, and no longer than its token is good."""
+    monkeypatch.setattr(sessions, "_LOOKS_EVERY", 0.2)
+    world = World()
+
+    @world.server.tool()
+    async def shout(ctx: Context) -> str:
+        await ctx.session.send_resource_updated("file:///" + "x" * 500_000)
+        return "ok"
+
+    token = minted(tools={"shout": {}})
+    short = token.delegate(to="helper", tools={}).attenuate(expires_in=5)
+
+    async def body(url: str) -> None:
+        place = urlsplit(url)
+        async with asking(url) as ask, httpx.AsyncClient(timeout=20) as web:
+            named = await opened(ask, token)
+            headers = header_of(short)(web.build_request("GET", url, headers={**PLAIN, **named})).headers
+            with socket.socket() as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.connect((place.hostname, place.port))
+                head = [f"GET {place.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+                connection.sendall("\r\n".join(head).encode())
+                assert connection.recv(12) == b"HTTP/1.1 200"
+                is_held_up = False
+                for number in range(40):
+                    with anyio.move_on_after(1) as waited:
+                        await ask(token, called("shout", f"n{number}"), **named)
+                    if is_held_up := waited.cancelled_caught:
+                        break
+                assert is_held_up
+                with anyio.fail_after(8):
+                    assert (await ask(token, called("shout", 99), **named)).status_code == 200
+                    async with web.stream("GET", url, headers=header_of(token)(web.build_request("GET", url, headers={**PLAIN, **named})).headers) as again:
+                        assert again.status_code == 200
+
+    with served(world) as url:
+        anyio.run(body, url)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_stream_that_is_silent_ends_with_its_token(ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent in it, and it is over all the same; one whose token goes on stays."""
+    monkeypatch.setattr(sessions, "_LOOKS_EVERY", 0.1)
+    world, token = World(), minted()
+    own = token.attenuate(expires_in=1) if ends else token
+
+    async def body(url: str) -> bool:
+        async with asking(url) as ask, httpx.AsyncClient(timeout=20) as web:
+            named = await opened(ask, token)
+            stream = await web.send(header_of(own)(web.build_request("GET", url, headers={**PLAIN, **named})), stream=True)
+            assert stream.status_code == 200
+            with anyio.move_on_after(3) as waited:
+                assert [line async for line in stream.aiter_lines() if line.startswith("data:")] == []
+            return not waited.cancelled_caught
+
+    with served(world) as url:
+        assert anyio.run(body, url) == ends
+
+
 def test_a_ping_of_a_bound_token_is_answered_and_is_no_denial() -> None:
     """It has no params, and so nothing to prove. Many clients ping all the time."""
     world, key = World(), HolderKey.generate()
