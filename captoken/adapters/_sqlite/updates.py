@@ -250,13 +250,11 @@ class Update:
     def _clauses(self) -> dict[str, int]:
         """Each clause begins at the first of its keywords behind those before it."""
         begins: dict[str, int] = {}
-        previous = ""
         for at, (_, _, keyword) in enumerate(self._tokens):
             is_clause = keyword in self._words and not self._depths[at] and keyword not in begins
             # x IS DISTINCT FROM y
-            if is_clause and not (keyword == "from" and previous == "distinct"):
+            if is_clause and not (keyword == "from" and self._tokens[at - 1][2] == "distinct"):
                 begins[keyword] = at
-            previous = keyword
         return begins
 
     def _span(self, keyword: str) -> tuple[int, int]:

@@ -79,3 +79,18 @@ def test_a_join_that_an_index_answers_does_not_ask_about_a_hidden_column(index: 
         assert db.execute("select name from people natural join (select 'ann' as name, 's2' as ssn)").fetchall() == [("ann",)]
         assert db.execute("select name from people").fetchall() == [("ann",)]
     connection.close()
+
+
+def test_an_index_over_an_expression_may_tell_of_any_column() -> None:
+    """No name says which, where a view hides the join: so all have to be granted."""
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(HIDDEN_KEYS + "create table names (name); create view shouted as select id from people natural join names where upper(name) = 'ANN'")
+    tables = ["people", "names", "shouted"]
+    some, every = grant(tables=tables, operations=["select"], columns={"people": ["id", "name"]}), grant(tables=tables, operations=["select"])
+    for index, expected in (("", ALLOWED), ("create index by_shout on people (upper(name))", "column")):
+        connection.executescript(index)
+        with guarded(connection, some) as db:
+            assert verdict(db, "select id from shouted") == expected
+        with guarded(connection, every) as db:
+            assert verdict(db, "select id from shouted") == ALLOWED
+    connection.close()

@@ -10,7 +10,8 @@ from contextlib import closing
 import pytest
 
 from captoken.adapters._sqlite import watch
-from captoken.adapters._sqlite.lengths import MAX_COMPARED, MAX_LOOKED_FOR, calls_of
+from captoken.adapters._sqlite.lengths import MAX_COMPARED, MAX_LOOKED_FOR, calls_of, can_fail
+from captoken.adapters._sqlite.opcodes import Program
 from captoken.adapters._sqlite.programs import Programs
 from captoken.adapters.sqlite import guarded
 from captoken.errors import StatementError
@@ -59,6 +60,43 @@ def test_the_second_argument_of_the_slowest_is_short_or_all_values_are(docs: sql
     calls = calls_of(Programs(docs.execute(f"explain {sql}", given).fetchall()).all)
     assert calls == (True, compares)
     assert calls_of(Programs(docs.execute("explain select id, max(title) from docs").fetchall()).all) == (False, False)
+
+
+def test_what_asks_for_the_type_of_a_value_calls_nothing_that_takes_long(docs: sqlite3.Connection) -> None:
+    """The conditions on rows do, and a statement is asked no more often for them."""
+    docs.text_factory = bytes
+    program = Programs(docs.execute("explain select id from docs where typeof(title) = 'text'").fetchall()).all
+    assert any(one[5] == b"typeof(1)" for one in program[0]) and calls_of(program) == (False, False)
+
+
+def test_only_an_argument_that_the_call_has_as_constant_is_a_string_of_the_text() -> None:
+    """Of another one, a string that was put in its place may be gone by the time of the call."""
+
+    def compares(constants: int) -> bool:
+        program: Program = [
+            (0, b"Init", 0, 3, 0, None, 0, None),
+            (1, b"Function", constants, 1, 3, b"trim(2)", 0, None),
+            (2, b"Halt", 0, 0, 0, None, 0, None),
+            (3, b"String8", 0, 2, 0, b"/", 0, None),
+            (4, b"Goto", 0, 1, 0, None, 0, None),
+        ]
+        return calls_of([program]).compares
+
+    assert [compares(constants) for constants in (0b00, 0b01, 0b10, 0b11)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("sql", "fails"),
+    [
+        ("select id from docs where title = body", False), ("select length(title) from docs", False), ("select trim(title, '/') from docs", False),
+        ("select title || body from docs", True), ("select abs(id) from docs", True), ("select trim(title, body) from docs", True),
+        ("select title like 'a%' from docs", False), ("select title like body from docs", True), ("select value from docs, json_each(body)", True),
+    ],
+)  # fmt: skip
+def test_what_can_fail_on_a_value_is_known(docs: sqlite3.Connection, sql: str, fails: bool) -> None:
+    """Two texts that get too long together, a number that has no other sign, a pattern or JSON that is none."""
+    docs.text_factory = bytes
+    assert can_fail(docs.execute(f"explain {sql}").fetchall()) is fails
 
 
 def test_no_value_of_such_a_statement_is_long(docs: sqlite3.Connection) -> None:

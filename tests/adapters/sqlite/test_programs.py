@@ -54,3 +54,17 @@ def test_a_look_up_of_a_foreign_key_is_one_only_if_its_cursor_does_nothing_else(
         assert found(*children[:-1], (op, 2), children[-1]) == {1}, op
     assert found(*children[:4], (b"ResultRow", 1), *children[4:]) == set()
     assert found((b"Init", 0), (b"OpenRead", 1), (b"Column", 1), (b"Halt", 19), (b"Close", 1)) == set()
+    for other in ((b"Halt", 19), (b"Halt", 0), (b"Integer", 787)):
+        assert found(*fails[:3], other, *fails[4:]) == set(), other
+
+
+def test_a_name_that_is_no_utf_8_is_one_that_nobody_grants() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.executescript("create table sales (id); create table hr (id); pragma writable_schema = on")
+    connection.execute("update sqlite_master set name = cast(x'6872ff' as text), tbl_name = cast(x'6872ff' as text) where name = 'hr'")
+    connection.commit()
+    assert opcodes.decoded(b"hr\xff") == "hr\ufffd"
+    with rolled_back(connection, grant(tables=["sales"], operations=["select"])) as db:
+        assert verdict(db, "select id from sales") == ALLOWED
+        assert verdict(db, "select id from hr") == "table"
+    connection.close()

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from captoken.adapters._sqlite.parts import Part
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.updates import Update, without_strings
 
@@ -97,6 +98,8 @@ def test_a_returning_that_reads_a_table_is_known(sql: str, reads: bool) -> None:
         ("update people set hidden = 1", "update", "no such column: people.hidden"),
         ("update people set name = 1 where hidden = 1", "update", "no such column: hidden"),
         ("update people set name = 1 returning hidden", "update", "no such column: hidden"),
+        ("update people set name = 1 order by hidden", "update", "no such column: hidden"),
+        ("update people set name = 1 limit (select hidden from jobs)", "update", "no such column: hidden"),
         ("delete from people where hidden = 1", "delete", "no such column: hidden"),
         ("delete from people where zip = '1' returning id", "delete", ""),
     ],
@@ -147,3 +150,23 @@ def test_without_strings_a_name_in_double_quotes_is_never_taken_for_a_text(peopl
     assert people.execute(text.sql).fetchall() == [("gold",), ("gold",)], "as SQLite has it"
     with pytest.raises(sqlite3.OperationalError, match="no such column: gold"):
         people.execute(without_strings(text))
+
+
+def test_a_backtick_in_a_name_stays_in_it(people: sqlite3.Connection) -> None:
+    """It would end the name, and what stands behind it would be SQL."""
+    people.execute('alter table people add "go`ld" default 7')
+    assert people.execute(without_strings(Text('select "go`ld" from people'))).fetchall() == [(7,), (7,)]
+
+
+@pytest.mark.parametrize(
+    ("returning", "given"),
+    [
+        ("*", [1, "ann"]), ("id, *", [1, 1, "ann"]), ("*, id", [1, "ann", 1]), ("id * 2, *, id * 3", [2, 1, "ann", 3]),
+        ("*, *", [1, "ann", 1, "ann"]), ("(select count(*) from jobs), id", [2, 1]),
+    ],
+)  # fmt: skip
+def test_each_star_in_returning_is_the_granted_columns(people: sqlite3.Connection, returning: str, given: list[object]) -> None:
+    """Wherever it stands: and no star that multiplies, or counts."""
+    part = Part("main", "people", ("id", "name"))
+    sql = Update(f"delete from people where id = 1 returning {returning}", "delete").returning(part)
+    assert people.execute(sql).fetchall() == [tuple(given)]
