@@ -7,10 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from captoken.adapters._sqlite.catalog import Schema
 from captoken.adapters.sqlite import guarded
 from captoken.errors import StatementError
 from tests.adapters.sqlite.test_sqlite import READER, grant, rolled_back, verdict
 from tests.adapters.sqlite_corpus import ALLOWED, GRANTS
+
+
+def test_the_words_that_may_be_tables_are_the_names_of_tables_alone() -> None:
+    """Of each schema, folded: by these a table is found that a text names where nobody expects one."""
+    rows = [
+        (0, 2, b"table", b"Sales", b"Sales", b"create table Sales(id)"),
+        (0, 3, b"index", b"by_id", b"Sales", b"create index by_id on Sales(id)"),
+        (0, 0, b"view", b"wide", b"wide", b"create view wide as select 1"),
+        (0, 0, b"table", b"found", b"found", b"create virtual table found using fts5(x)"),
+        (1, 2, b"table", b"kept", b"kept", b"create table kept(id)"),
+    ]
+    assert Schema(((0, "main"), (1, "temp")), tuple(rows)).tables == {"sales", "kept"}
 
 
 class TestSchema:
