@@ -38,8 +38,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
-import anyio
 import msgspec
+
+from captoken._format.extras import extra
+
+with extra("mcp"):
+    import anyio
 
 from captoken._format import primitives
 from captoken._format.errors import TokenFormatError
