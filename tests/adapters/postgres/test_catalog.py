@@ -147,6 +147,7 @@ def test_what_is_remembered_goes_with_its_connection_and_is_bounded(place: Place
                 db.execute("select 1")
             known = logins.known_of(connection)
             assert known is not None
+            assert known.assessor.assess("select 0", ()) is known.assessor.assess("select 0", ())
             for number in range(600):
                 known.assessor.assess(f"select {number}", ())
             kept.append(known)

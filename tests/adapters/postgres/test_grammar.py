@@ -52,7 +52,7 @@ def test_what_is_no_sql_is_told_in_postgresqls_words() -> None:
 def test_an_answer_of_the_scanner_that_is_not_known_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens that were overlooked would not be counted."""
     for message in (b"", b"\x08\x01\x12\x04\x10\x01\x20", b"\x08\x01\x12\x06\x10\x01\x18\x02\x20\x03", b"\x08\x01\x1a\x00"):
-        with monkeypatch.context() as patched, pytest.raises(GrammarError, match="in another way"):
+        with monkeypatch.context() as patched, pytest.raises(GrammarError, match=r"^the scanner answers in another way than was known$"):
             patched.setattr(grammar, "string_at", lambda data, size, message=message: message)
             grammar.scan("select 1")
     assert len(grammar.scan("select 1")) == 2
@@ -91,4 +91,11 @@ def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setattr(grammar, "find_spec", lambda name: other)
     with pytest.raises(ImportError, match=r"pg_query\.\w+ cannot be loaded; .* 'captoken\[postgres\]'") as told, extra("postgres"):
         grammar._library()
-    assert str(tmp_path) not in str(told.value)
+    assert str(tmp_path) not in str(told.value) and told.value.name == "postgast"
+
+
+def test_the_library_that_is_loaded_is_told_what_it_takes_and_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded once more, it answers as the one that was loaded with the module."""
+    parsed, scanned = grammar.parse("select 1"), grammar.scan("select 1")
+    monkeypatch.setattr(grammar, "_LIBRARY", grammar._library())
+    assert (grammar.parse("select 1"), grammar.scan("select 1")) == (parsed, scanned)

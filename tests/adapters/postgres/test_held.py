@@ -512,6 +512,20 @@ def test_a_policy_that_is_not_the_plan_s_is_seen_by_each_block(postgres_server: 
                 assert db.execute("select count(*) from orders").fetchall() == [(3,)]
 
 
+@pytest.mark.parametrize("table", ["orders", "lines"])
+def test_a_policy_that_is_changed_in_between_is_seen_of_each_table_of_a_statement(postgres_server: Any, table: str) -> None:
+    """By the catalog of before: the server is asked about the policies of all of them."""
+    sql = "select count(*) from orders, lines"
+    with database(postgres_server, "rows_changed", SCHEMA, HIDDEN) as admin:
+        planned(admin)
+        with as_login(admin) as connection:
+            with guarded(connection, grant()) as db:
+                assert db.execute(sql).fetchall() == [(9,)]
+            admin.execute(f"alter policy captoken_row_role on {table} using (true)".encode())
+            error = denied(connection, grant(), sql)
+            assert error.code == "row" and f"--rows {table}.tenant" in str(error.decision)
+
+
 def test_what_an_operator_adds_holds_from_the_next_statement_on(worlds: Worlds) -> None:
     overlay, operator = overlaid()
     held = grant({"orders": ACME}, overlay=overlay)

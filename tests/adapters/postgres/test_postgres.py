@@ -149,6 +149,24 @@ def test_a_name_that_can_be_read_in_two_ways_needs_both(sql: str, columns: list[
     assert [access.columns for access in accesses] == [("hidden", "min", "ts") if whole else tuple(columns)]
 
 
+# What is needed of `wide`: of a star the level that it stands at, and of an INSERT without names all that can get a value. Where
+# less is shown of the table, that is what the text reaches.
+WIDE = [
+    ("select a from wide where 5 in (select * from market.sales)", (), ("a",)),
+    ("insert into wide values (1)", (), ("a", "b", "c")),
+    ("insert into wide values (1)", ((("public", "wide"), (("a", "b"), None)),), ("a",)),
+]
+
+
+@pytest.mark.parametrize(("sql", "view", "columns"), WIDE)
+def test_no_more_columns_are_needed_than_the_text_can_mean(sql: str, view: Any, columns: tuple[str, ...], place: Place) -> None:
+    with psycopg.connect(place.conninfo("trusted")) as connection, guarded(connection, READS):
+        known = logins.known_of(connection)
+        assert known is not None
+        accesses = [access for access in known.assessor.assess(sql, view).accesses if access.table == "wide"]
+    assert [access.columns for access in accesses] == [columns]
+
+
 def test_each_kind_of_name_that_can_be_read_in_two_ways_is_on_the_list() -> None:
     """The list stands in `needs`, each with what judges it. A new kind belongs there, and above or into the corpus."""
     (listed,) = re.findall(r"judged as both in\n((?:    .+\n)+)", str(needs.__doc__))

@@ -18,7 +18,7 @@ from captoken.adapters.postgres import (
     guarded,
     plan_sql,
 )
-from tests.adapters.postgres.test_postgres import READS, Place, verdict
+from tests.adapters.postgres.test_postgres import READS, Place, grant, verdict
 from tests.longer import drawing, times
 
 
@@ -32,6 +32,14 @@ def test_a_plan_that_is_run_again_takes_back_what_it_no_longer_says(place: Place
     place.admin.execute(plan_sql("others", narrower))
     assert place.admin.execute(rights).fetchone() == (None,)
     assert place.admin.execute(columns).fetchall() == [("id", "SELECT")]
+
+
+def test_of_a_table_that_two_roles_share_a_star_is_what_one_of_them_may_read(place: Place) -> None:
+    halves = [Role(f"{name}_half", {"wide": ["select"]}, {"wide": columns}) for name, columns in (("larger", ["a", "b"]), ("other", ["c"]))]
+    apply_plan(place.admin, "halves", *halves)
+    with psycopg.connect(place.conninfo("halves")) as connection, guarded(connection, grant(tables=["wide"], operations=["select"])) as db:
+        assert db.execute("select * from wide").fetchall() in ([(1, 2)], [(3,)])
+        assert db.execute("select c from wide").fetchall() == [(3,)]
 
 
 # Words that are no role, or mean another one than is written.
