@@ -24,6 +24,7 @@ const EVERY = 500; // milliseconds between two questions
 const LATER = 2000; // after one that was not answered
 const TOLD_FOR = 8000;
 const SLOWLY = 5; // seconds
+const A_LITTLE = 60; // seconds, by which the clocks of servers may differ
 const HEARD_EACH = 5000; // at most, so that a reader can follow
 
 const nothing = Promise.resolve(null);
@@ -238,6 +239,8 @@ function App(): JSX.Element {
   // What is past is looked at.
   const canAct = who?.can_act === true && place.view !== "then";
   const then = place.at ?? now;
+  // What is seen counts in a question, also where a clock here or there is a little behind.
+  const newest = Math.max(now, Math.min(lastOf(seen), now + A_LITTLE));
   const isTask = task !== null && task.task.key === place.task;
   const isOneOfMany = (seen?.trails.length ?? 0) > 1;
   const among = useMemo(() => ({ isOneOfMany, onTrace: setTrace }), [isOneOfMany]);
@@ -423,7 +426,7 @@ function App(): JSX.Element {
       </main>
       {aim &&
         (aim.kind === "what-if" ? (
-          <What aim={aim} last={then} onClose={() => setAim(null)} />
+          <What aim={aim} last={place.at ?? newest} onClose={() => setAim(null)} />
         ) : (
           <Act
             aim={aim}
@@ -583,6 +586,10 @@ function useHeard(task: TaskView | null, say: (said: string) => void): void {
   }, [task]);
 }
 
+// When the last record of any trail was written, or 0.
+const lastOf = (seen: Now | null): number =>
+  Math.max(0, ...(seen?.trails.map((one) => one.last_at ?? 0) ?? []));
+
 function Head(props: {
   view: ViewName | null;
   onView: (view: ViewName) => void;
@@ -614,7 +621,7 @@ function Head(props: {
     </button>
   );
   const records = seen?.trails.reduce((sum, one) => sum + one.records, 0) ?? 0;
-  const last = Math.max(0, ...(seen?.trails.map((one) => one.last_at ?? 0) ?? []));
+  const last = lastOf(seen);
   return (
     <header>
       <h1>
