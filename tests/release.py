@@ -21,13 +21,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import os
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 import uuid
 import venv
@@ -48,6 +46,7 @@ from packaging.utils import canonicalize_name
 
 from tests import dependencies, evidence, licences
 from tests.benchmarks import record
+from tests.committed import unpack
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION: str = licences.PROJECT["version"]
@@ -91,7 +90,7 @@ def hindrances(
     return [*found, *figures, *(f"{run.name}: {why}" for run in runs if (why := evidence.lacks(run, today)))]
 
 
-def run(command: list[str], **more: Any) -> None:
+def call(command: list[str], **more: Any) -> None:
     """Raises Refused with what a command that failed has said."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, **more)
     if done.returncode:
@@ -105,10 +104,8 @@ def build(folder: Path) -> list[Path]:
     """
     environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
     with tempfile.TemporaryDirectory() as name:
-        archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
-        with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
-            packed.extractall(name, filter="data")
-        run([sys.executable, "-m", "build", "--outdir", str(folder), name], env=environment)
+        unpack(Path(name), root=ROOT)
+        call([sys.executable, "-m", "build", "--outdir", str(folder), name], env=environment)
     return sorted(folder.iterdir())
 
 
@@ -129,13 +126,13 @@ def build_twice(folder: Path) -> list[Path]:
 
 def check(made: list[Path], *, installed: bool) -> None:
     """What an index would refuse, and whether the wheel works where there is nothing else. Raises Refused."""
-    run([sys.executable, "-m", "twine", "check", "--strict", *map(str, made)])
+    call([sys.executable, "-m", "twine", "check", "--strict", *map(str, made)])
     if installed:
         (wheel,) = (path for path in made if path.suffix == ".whl")
         with tempfile.TemporaryDirectory() as name:
             venv.create(name, with_pip=True)
-            run([f"{name}/bin/python", "-m", "pip", "install", "--quiet", f"{wheel.resolve()}[cli]"])
-            run([f"{name}/bin/python", "-P", "-m", "captoken", "--version"], cwd=name)
+            call([f"{name}/bin/python", "-m", "pip", "install", "--quiet", f"{wheel.resolve()}[cli]"])
+            call([f"{name}/bin/python", "-P", "-m", "captoken", "--version"], cwd=name)
 
 
 # --- what it is made of -------------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_what_is_built_is_what_is_committed(monkeypatch: pytest.MonkeyPatch, tmp
     subprocess.run([*git, "commit", "--quiet", "-m", "one"], check=True)
     packed: list[str] = []
     monkeypatch.setattr(release, "ROOT", tmp_path)
-    monkeypatch.setattr(release, "run", lambda command, **more: packed.extend(path.name for path in Path(command[-1]).iterdir()))
+    monkeypatch.setattr(release, "call", lambda command, **more: packed.extend(path.name for path in Path(command[-1]).iterdir()))
     release.build(tmp_path)
     assert packed == ["kept.txt"]
 

@@ -57,11 +57,6 @@ def _sources(folder: str) -> dict[str, str]:
 
 
 @cache
-def _claims() -> tuple[Claim, ...]:
-    return tuple(claims())
-
-
-@cache
 def _tests() -> dict[str, str]:
     """The name of each program below `tests`, by its path."""
     return {file: file.rpartition("/")[2] for file in _sources("tests")}
@@ -112,7 +107,7 @@ def of_rule(number: str) -> Covered:
     code = [f"{file}:{lines[number]}" for file, lines in cited("captoken").items() if number in lines]
     return Covered(
         tests=tuple(test for test in tests if test is not None),
-        claims=tuple(_said(claim) for claim in _claims() if number in claim.rules),
+        claims=tuple(_said(claim) for claim in claims() if number in claim.rules),
         vectors=_by_rule().get(number, {}),
         code=tuple(code),
     )
@@ -181,7 +176,7 @@ def of_file(file: str) -> Covered:
         through = {one: _named(one) or _importing(one)[:_SHOWN] for one in sorted(below)}
         seen |= below
 
-    own = [claim for claim in _claims() if f"captoken/{claim.mutation.file}" == file]
+    own = [claim for claim in claims() if f"captoken/{claim.mutation.file}" == file]
     numbers = [number for number in cited("captoken")[file] if number in rules()]
     families: Counter[str] = Counter()
     for number in numbers:
@@ -205,7 +200,7 @@ def uncovered() -> list[str]:
     `[meaning]` is such a mark: the rule says what others come to. `[running]` and `[transport]` say why there is no vector.
     """
     tested = {number for file, numbers in cited("tests").items() if Path(file).name.startswith("test_") for number in numbers}
-    tested |= {number for claim in _claims() for number in claim.rules} | _by_rule().keys()
+    tested |= {number for claim in claims() for number in claim.rules} | _by_rule().keys()
     return [number for number, text in rules().items() if number not in tested and not text.startswith("[meaning]")]
 
 

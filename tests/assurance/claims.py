@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class Unproved:
     why: str
 
 
+@cache
 def groups() -> tuple[Group, ...]:
     """All claims, in the order of the page. Raises KeyError or TypeError for a file of another form."""
     return tuple(_group(stated) for stated in _stated()["group"])

@@ -16,18 +16,17 @@ after one that was meant, in the same session, is not compared: stores may diffe
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tests.before.sessions import session
+from tests.committed import unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 50  # sessions
@@ -64,9 +63,7 @@ class Side:
 
 def package(rev: str, folder: Path) -> None:
     """The package as it was at REV, in a folder."""
-    archived = subprocess.run(["git", "archive", rev, "captoken"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
-    with tarfile.open(fileobj=io.BytesIO(archived)) as archive:
-        archive.extractall(folder, filter="data")
+    unpack(folder, rev, "captoken")
 
 
 def is_meant(field: str, codes: set[str], expected: list[str]) -> bool:

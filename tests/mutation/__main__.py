@@ -11,17 +11,16 @@ each statement is slow under mutation: `--files 4` mutates so many files of the 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import random
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.committed import unpack
 from tests.mutation.rooms import ROOMS, Room
 
 HERE = Path(__file__).parent
@@ -45,9 +44,7 @@ class Survivor(NamedTuple):
 
 def copied(room: Room, folder: Path) -> None:
     """What is committed, with the configuration of mutmut."""
-    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(folder, filter="data")
+    unpack(folder)
     settings = {
         "source_paths": ["captoken"],
         "only_mutate": room.mutated,

@@ -59,8 +59,7 @@ async function served(kind: (typeof KINDS)[number], options: object, run: (serve
     const body = message === undefined ? {} : { body: JSON.stringify(message) };
     return fetch(`http://127.0.0.1:${port}/mcp`, { method, headers: kept, ...body, ...(signal && { signal }) });
   };
-  const text = (said: string) => ({ content: [{ type: "text" as const, text: said }] });
-  server.registerTool("idle", {}, () => text("nothing"));
+  server.registerTool("idle", {}, () => said("nothing"));
   await server.connect(guarded(transport, by));
   try {
     await run({ server, ask, port });
@@ -70,7 +69,7 @@ async function served(kind: (typeof KINDS)[number], options: object, run: (serve
 }
 
 const isOpening = (message: unknown): boolean => (message as { method?: unknown } | undefined)?.method === "initialize";
-const said = (said: string) => ({ content: [{ type: "text" as const, text: said }] });
+const said = (text: string) => ({ content: [{ type: "text" as const, text }] });
 const call = (name: string, id: unknown) => ({ jsonrpc: "2.0", id, method: "tools/call", params: { name, arguments: {} } });
 const list = (id: unknown) => ({ jsonrpc: "2.0", id, method: "tools/list", params: {} });
 const initialize = (protocolVersion = "2025-06-18") => ({

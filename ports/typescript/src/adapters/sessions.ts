@@ -342,7 +342,8 @@ async function handledInNode(
     parsed === undefined ? readJson(await bodyOf(request)(BODY_BYTES)) : parsed;
   const admitted = await session.admitted(headOf(request), read);
   if ("status" in admitted) return send(response, admitted);
-  const { listens } = admitted;
+  const { listens, asked } = admitted;
+  const body = admitted.body ?? parsed;
   if (listens) {
     const write = response.write.bind(response);
     response.write = (...given) => {
@@ -351,8 +352,8 @@ async function handledInNode(
       return false;
     };
   }
-  const answer = await onward(request, response, admitted.body ?? parsed);
-  session.answeredBy(response.statusCode, admitted.asked);
+  const answer = await onward(request, response, body);
+  session.answeredBy(response.statusCode, asked);
   return answer;
 }
 
@@ -368,9 +369,9 @@ async function handled(
     parsed === undefined ? readJson(await bodyOfRequest(request)(BODY_BYTES)) : parsed;
   const admitted = await session.admitted(head, read);
   if ("status" in admitted) return new Response(admitted.body, admitted);
-  const answered = await onward(request, { ...more, parsedBody: admitted.body ?? parsed });
   const { listens, asked } = admitted;
-  const answer = answered as Response;
+  const body = admitted.body ?? parsed;
+  const answer = (await onward(request, { ...more, parsedBody: body })) as Response;
   session.answeredBy(answer.status, asked);
   if (!listens || !answer.body) return answer;
   const whileItStands = new TransformStream<Uint8Array, Uint8Array>({
