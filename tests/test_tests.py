@@ -58,26 +58,39 @@ def is_written(node: ast.expr, names: set[str]) -> bool:
     return isinstance(node, ast.Constant)
 
 
-def checks(node: ast.AST, seen: set[str]) -> bool:
-    """Is there a check in it, or in what it calls?"""
+def called(node: ast.AST) -> set[str]:
+    """The names of what is called in it. A statement that checks counts as a call."""
+    names = set()
     for each in ast.walk(node):
         if isinstance(each, ast.Assert | ast.Raise):
-            return True
-        if not isinstance(each, ast.Call):
-            continue
-        called = each.func.attr if isinstance(each.func, ast.Attribute) else getattr(each.func, "id", "")
-        if called in CALLS or called.startswith("assert"):
-            return True
-        if called not in seen:
-            seen.add(called)
-            if any(checks(helper, seen) for helper in helpers().get(called, [])):
-                return True
-    return False
+            names.add("assert")
+        elif isinstance(each, ast.Call):
+            names.add(each.func.attr if isinstance(each.func, ast.Attribute) else getattr(each.func, "id", ""))
+    return names
+
+
+def is_check(name: str) -> bool:
+    return name in CALLS or name.startswith("assert")
+
+
+@cache
+def checking() -> set[str]:
+    """The helpers that have a check, and those that call one of these, and so on."""
+    calls = {name: {one for helper in same for one in called(helper)} for name, same in helpers().items()}
+    found = {name for name, ones in calls.items() if any(map(is_check, ones))}
+    while more := {name for name, ones in calls.items() if ones & found} - found:
+        found |= more
+    return found
+
+
+def checks(node: ast.AST) -> bool:
+    """Is there a check in it, or in what it calls?"""
+    return any(is_check(name) or name in checking() for name in called(node))
 
 
 def problems(test: Function, known: set[str]) -> Iterator[str]:
     """Why a test cannot fail, or not everywhere."""
-    telling = [statement for statement in test.body if checks(statement, {test.name})]
+    telling = [statement for statement in test.body if checks(statement)]
     if not telling:
         yield "has no check"
     elif all(isinstance(one, ast.If) and not one.orelse for one in telling):
